@@ -25,7 +25,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) $(wildcard Cargo.toml Cargo.lock)
 LOOM_MODELS  := $(patsubst rust/carpool-core/tests/%.rs,%,$(wildcard rust/carpool-core/tests/loom*.rs))
-BENCHES      := $(wildcard benches/overhead.py benches/poisson.py)
+BENCHES      := $(wildcard benches/overhead.py benches/poisson.py benches/idle.py)
 NEXTEST      := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
 # ---------------------------------------------------------------------------------------- targets
