@@ -1,0 +1,277 @@
+"""Batch: what a custom loop holds in its hands, and that each of its requests is answered once."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from carpool import AlreadyAnswered, BatchAbandoned, Batcher, BatchLengthError
+from gates import identity, in_thread
+
+
+@pytest.fixture
+def b() -> Iterator[Batcher[Any, Any]]:
+    with Batcher[Any, Any](max_batch_size=32) as batcher:
+        yield batcher
+        batcher.close(drain=False)
+
+
+def submit(b: Any, *items: Any) -> tuple[Any, list[Any]]:
+    futures = [b.submit(item) for item in items]
+    batch = b.next_batch(block=False)
+    assert batch.items == list(items)
+    return batch, futures
+
+
+def test_what_it_shows(b: Any) -> None:
+    batch, _ = submit(b, "a", "b", "c")
+    assert len(batch) == 3
+    assert type(batch.items) is list
+    assert batch.reason == "idle"
+    assert type(batch.waited_ms) is float
+    assert batch.waited_ms >= 0
+    assert batch.done is False
+    batch.complete([1, 2, 3])
+    assert batch.done is True
+
+
+def test_what_it_shows_cannot_be_assigned(b: Any) -> None:
+    batch, _ = submit(b, "a")
+    for name in ("reason", "waited_ms", "done", "items"):
+        with pytest.raises(AttributeError):
+            setattr(batch, name, None)
+    batch.complete([1])
+
+
+def test_complete_gives_each_its_own(b: Any) -> None:
+    batch, futures = submit(b, "a", "b", "c")
+    batch.complete([1, None, "three"])
+    assert [future.result(0) for future in futures] == [1, None, "three"]
+    assert b.stats.answered == 3
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (2, 1, 0)])
+def test_set_answers_one_at_once(b: Any, order: tuple[int, ...]) -> None:
+    batch, futures = submit(b, "a", "b", "c")
+    for step, index in enumerate(order, 1):
+        assert not batch.done
+        batch.set(index, f"result {index}")
+        assert futures[index].result(0) == f"result {index}"
+        assert sum(future.done() for future in futures) == step
+        assert (b.stats.answered, b.stats.in_flight) == (step, 3 - step)
+    assert batch.done
+
+
+def test_fail_item_fails_one_alone(b: Any) -> None:
+    batch, futures = submit(b, "a", "b", "c")
+    batch.fail_item(1, KeyError("poison"))
+    assert isinstance(futures[1].exception(0), KeyError)
+    assert not futures[0].done()
+    assert not futures[2].done()
+    batch.set(0, "x")
+    batch.set(2, "z")
+    assert [futures[0].result(0), futures[2].result(0)] == ["x", "z"]
+    assert (b.stats.answered, b.stats.failed) == (2, 1)
+
+
+def test_fail_fails_all_of_them(b: Any) -> None:
+    batch, futures = submit(b, "a", "b")
+    error = ValueError("broken", 7)
+    batch.fail(error)
+    errors = [future.exception(0) for future in futures]
+    assert all(type(one) is ValueError and one.args == ("broken", 7) and one.__cause__ is error for one in errors)
+    assert errors[0] is not errors[1]
+    assert batch.done
+    assert b.stats.failed == 2
+
+
+def test_complete_with_an_exception_in_a_place_fails_that_one(b: Any) -> None:
+    batch, futures = submit(b, "a", "b", "c")
+    batch.complete([1, LookupError("no b"), 3])
+    assert futures[0].result(0) == 1
+    assert futures[2].result(0) == 3
+    with pytest.raises(LookupError, match="no b"):
+        futures[1].result(0)
+    assert (b.stats.answered, b.stats.failed) == (2, 1)
+
+
+@pytest.mark.parametrize("first", ["complete", "fail", "set"])
+@pytest.mark.parametrize("second", ["complete", "fail", "set", "fail_item"])
+def test_answering_twice_is_refused_and_changes_nothing(b: Any, first: str, second: str) -> None:
+    batch, (future,) = submit(b, "a")
+    answers = {
+        "complete": lambda value: batch.complete([value]),
+        "fail": lambda value: batch.fail(ValueError(value)),
+        "set": lambda value: batch.set(0, value),
+        "fail_item": lambda value: batch.fail_item(0, ValueError(value)),
+    }
+    answers[first]("first")
+    with pytest.raises(AlreadyAnswered):
+        answers[second]("second")
+    assert "first" in (str(future.exception(0)) if first == "fail" else future.result(0))
+    assert identity(b.stats)
+    assert b.stats.answered + b.stats.failed == 1
+
+
+def test_answering_one_twice_names_it_and_leaves_the_others_open(b: Any) -> None:
+    batch, futures = submit(b, "a", "b", "c")
+    batch.set(1, "first")
+    with pytest.raises(AlreadyAnswered, match="1"):
+        batch.set(1, "second")
+    with pytest.raises(AlreadyAnswered):
+        batch.fail_item(1, ValueError())
+    assert not batch.done
+    batch.set(0, "x")
+    batch.set(2, "z")
+    assert [future.result(0) for future in futures] == ["x", "first", "z"]
+
+
+@pytest.mark.parametrize("index", [3, 4, 10**6, -4, 2**70])
+def test_an_index_out_of_range(b: Any, index: int) -> None:
+    batch, futures = submit(b, "a", "b", "c")
+    with pytest.raises(IndexError):
+        batch.set(index, 1)
+    with pytest.raises(IndexError):
+        batch.fail_item(index, ValueError())
+    assert not any(future.done() for future in futures)
+    batch.complete([1, 2, 3])
+
+
+@pytest.mark.parametrize("number", [0, 1, 4, 33])
+def test_a_wrong_number_of_results_fails_all_and_tells_the_loop_too(b: Any, number: int) -> None:
+    batch, futures = submit(b, "a", "b", "c")
+    with pytest.raises(BatchLengthError) as told:
+        batch.complete(list(range(number)))
+    for error in [told.value, *[future.exception(0) for future in futures]]:
+        assert isinstance(error, BatchLengthError)
+        assert "3" in str(error)
+        assert str(number) in str(error)
+    assert batch.done
+    assert b.stats.failed == 3
+
+
+@pytest.mark.parametrize(("wrong", "named"), [(None, "None"), ("abc", "str"), (b"abc", "bytes"), ({1: 1, 2: 2, 3: 3}, "dict"), ({1, 2, 3}, "set"), (3, "int")])
+def test_a_wrong_kind_of_result_fails_all_and_tells_the_loop_too(b: Any, wrong: Any, named: str) -> None:
+    batch, futures = submit(b, "a", "b", "c")
+    with pytest.raises(BatchLengthError, match=named):
+        batch.complete(wrong)
+    for future in futures:
+        with pytest.raises(BatchLengthError, match=named):
+            future.result(0)
+
+
+@pytest.mark.parametrize("wrong", [None, "text", ValueError, 3])
+def test_only_exceptions_fail(b: Any, wrong: Any) -> None:
+    batch, futures = submit(b, "a", "b")
+    with pytest.raises(TypeError):
+        batch.fail(wrong)
+    with pytest.raises(TypeError):
+        batch.fail_item(0, wrong)
+    assert not any(future.done() for future in futures)
+    batch.complete([1, 2])
+
+
+def test_a_batch_dropped_unanswered_fails_its_requests(b: Any) -> None:
+    batch, futures = submit(b, "a", "b")
+    del batch
+    gc.collect()
+    errors = [future.exception(0) for future in futures]
+    assert all(type(error) is BatchAbandoned for error in errors)
+    assert errors[0] is not errors[1]
+    assert b.stats.failed == 2
+    assert b.stats.in_flight == 0
+
+
+def test_a_batch_dropped_half_answered_fails_only_the_rest(b: Any) -> None:
+    batch, futures = submit(b, "a", "b", "c")
+    batch.set(1, "kept")
+    del batch
+    gc.collect()
+    assert futures[1].result(0) == "kept"
+    assert isinstance(futures[0].exception(0), BatchAbandoned)
+    assert isinstance(futures[2].exception(0), BatchAbandoned)
+
+
+def test_a_loop_that_raises_abandons_its_batch_and_the_next_loop_goes_on(b: Any) -> None:
+    def loop() -> None:
+        for batch in b:
+            raise ZeroDivisionError(batch.items)
+
+    future = b.submit("unlucky")
+    assert isinstance(in_thread(loop).exception(20), ZeroDivisionError)
+    gc.collect()
+    assert isinstance(future.exception(20), BatchAbandoned)
+    batch, (later,) = submit(b, "lucky")
+    batch.complete(["fine"])
+    assert later.result(0) == "fine"
+
+
+def test_a_batch_is_closed_for_ever(b: Any) -> None:
+    batch, _ = submit(b, "a")
+    b.submit("later")
+    assert batch.items == ["a"]
+    assert len(batch) == 1
+    batch.complete([1])
+    following = b.next_batch(block=False)
+    assert following.items == ["later"]
+    following.complete([2])
+
+
+def test_a_changed_list_of_items_changes_no_routing(b: Any) -> None:
+    batch, futures = submit(b, "a", "b")
+    batch.items.reverse()
+    batch.items.append("c")
+    batch.complete(["for a", "for b"])
+    assert [future.result(0) for future in futures] == ["for a", "for b"]
+
+
+def test_two_batches_out_at_once_are_answered_in_any_order(b: Any) -> None:
+    first, one = submit(b, "a", "b")
+    second, two = submit(b, "c")
+    second.complete([3])
+    assert two[0].result(0) == 3
+    assert not one[0].done()
+    first.complete([1, 2])
+    assert [future.result(0) for future in one] == [1, 2]
+
+
+def test_an_answer_for_one_who_left_is_dropped(b: Any) -> None:
+    with pytest.raises(TypeError):  # batches come from a batcher only
+        type(submit(b, "probe")[0])()
+    gc.collect()
+    batch, futures = submit(b, "a", "b")
+    assert not futures[0].cancel()  # sealed
+    assert futures[0].running()
+    batch.complete([1, 2])
+    assert futures[0].result(0) == 1
+
+
+def test_a_batch_can_be_answered_from_another_thread(b: Any) -> None:
+    batch, futures = submit(b, *range(10))
+    in_thread(batch.complete, [number * 2 for number in range(10)]).result(20)
+    assert [future.result(0) for future in futures] == [number * 2 for number in range(10)]
+
+
+def test_racing_answers_one_wins_each(b: Any) -> None:
+    for _ in range(50):
+        batch, futures = submit(b, *range(8))
+
+        def answer(name: str, batch: Any = batch) -> int:
+            won = 0
+            for index in range(8):
+                try:
+                    batch.set(index, name)
+                    won += 1
+                except AlreadyAnswered:
+                    pass
+            return won
+
+        rivals = {name: in_thread(answer, name) for name in "xyz"}
+        won = {name: rival.result(20) for name, rival in rivals.items()}
+        results = [future.result(0) for future in futures]
+        assert won == {name: results.count(name) for name in "xyz"}
+        assert batch.done
+    assert b.stats.answered == 400
