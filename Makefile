@@ -92,7 +92,7 @@ bench: $(STAMPS)/build $(STAMPS)/bench ## Rust and Python benches: cost per requ
 
 .PHONY: docs
 docs: $(STAMPS)/build $(STAMPS)/docs ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .PHONY: clean
 clean: ## remove everything the targets made

@@ -17,7 +17,7 @@ from pathlib import Path
 
 CPU_VERSION = Path(__file__).with_name("torch-cpu.txt")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-CUDA_SIZE = "about 2.9 GB in 16 packages"
+CUDA_SIZE = "about 2.9 GB: torch and 15 CUDA packages"
 
 PIP = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
 
