@@ -1,0 +1,160 @@
+//! A batch: closed for ever when sealed, answered exactly once per request.
+
+use crate::border::{Border, Failure};
+use crate::clock::Nanos;
+use crate::error::AnswerError;
+use crate::request::{Claimed, Handle};
+use crate::route::{self, Delivery};
+use crate::scheduler::Shared;
+use crate::scheduler::policy::Reason;
+use crate::stats::since;
+use crate::sync::Arc;
+
+/// What the scheduler sealed.
+pub(crate) struct Sealed<B: Border> {
+    pub(crate) requests: Vec<Claimed<B>>,
+    pub(crate) reason: Reason,
+    pub(crate) oldest: Nanos,
+    pub(crate) at: Nanos,
+}
+
+/// A sealed batch and the lease on its slot. Both end with the last answer; a batch that is dropped
+/// before fails what is unanswered with [`Failure::Abandoned`].
+pub struct Batch<B: Border> {
+    shared: Arc<Shared<B>>,
+    requests: Vec<Claimed<B>>,
+    answered: Vec<bool>,
+    left: usize,
+    reason: Reason,
+    oldest: Nanos,
+    sealed: Nanos,
+}
+
+impl<B: Border> Batch<B> {
+    pub(crate) fn new(shared: Arc<Shared<B>>, sealed: Sealed<B>) -> Self {
+        let Sealed {
+            requests,
+            reason,
+            oldest,
+            at,
+        } = sealed;
+        let left = requests.len();
+        Self {
+            shared,
+            answered: vec![false; left],
+            requests,
+            left,
+            reason,
+            oldest,
+            sealed: at,
+        }
+    }
+
+    /// How many requests it holds.
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Never: a batch holds at least one request.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// How many are unanswered.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Why it left.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// How long its oldest request had waited when it was sealed.
+    pub fn waited(&self) -> Nanos {
+        since(self.oldest, self.sealed)
+    }
+
+    /// Its requests, in order.
+    pub fn requests(&self) -> impl Iterator<Item = &Handle<B>> {
+        self.requests.iter().map(Claimed::handle)
+    }
+
+    /// The payload of request `index`, until it is answered.
+    pub fn payload(&self, index: usize) -> Option<&B::Payload> {
+        self.requests.get(index)?.payload()
+    }
+
+    /// Answers one request. A refused answer comes back.
+    pub fn answer(
+        &mut self,
+        index: usize,
+        answer: B::Answer,
+    ) -> Result<(), (AnswerError, B::Answer)> {
+        let len = self.len();
+        match self.answered.get(index) {
+            None => return Err((AnswerError::OutOfRange { index, len }, answer)),
+            Some(true) => return Err((AnswerError::Answered { index }, answer)),
+            Some(false) => {}
+        }
+        self.deliver([(index, answer)]);
+        Ok(())
+    }
+
+    /// Answers all requests at once, in order; with a wrong number, or if one has been answered
+    /// before, nothing happens and the answers come back.
+    pub fn answer_all(
+        &mut self,
+        answers: Vec<B::Answer>,
+    ) -> Result<(), (AnswerError, Vec<B::Answer>)> {
+        if answers.len() != self.len() {
+            let (expected, actual) = (self.len(), answers.len());
+            return Err((AnswerError::WrongLength { expected, actual }, answers));
+        }
+        if let Some(index) = self.answered.iter().position(|&answered| answered) {
+            return Err((AnswerError::Answered { index }, answers));
+        }
+        self.deliver(answers.into_iter().enumerate());
+        Ok(())
+    }
+
+    /// Answers what is unanswered.
+    pub fn answer_rest(&mut self, mut answer: impl FnMut(usize) -> B::Answer) {
+        let open: Vec<_> = (0..self.len())
+            .filter(|&index| !self.answered[index])
+            .collect();
+        let answers: Vec<_> = open
+            .into_iter()
+            .map(|index| (index, answer(index)))
+            .collect();
+        self.deliver(answers);
+    }
+
+    /// Takes unanswered requests' answers to their callers, and gives the slot back after the last.
+    fn deliver(&mut self, answers: impl IntoIterator<Item = (usize, B::Answer)>) {
+        let mut delivery = Delivery::new();
+        let mut payloads = Vec::new();
+        for (index, answer) in answers {
+            debug_assert!(!self.answered[index]);
+            self.answered[index] = true;
+            self.left -= 1;
+            payloads.extend(self.requests[index].release());
+            delivery.add(self.requests[index].handle(), answer);
+        }
+        if delivery.is_empty() {
+            return;
+        }
+        let ended = (self.left == 0).then_some(self.sealed);
+        route::route(&self.shared, delivery, ended);
+        // Last: dropping a payload may run the border's code, which may come back to this batcher.
+        drop(payloads);
+    }
+}
+
+impl<B: Border> Drop for Batch<B> {
+    fn drop(&mut self) {
+        if self.left > 0 {
+            self.answer_rest(|_| B::failure(Failure::Abandoned));
+        }
+    }
+}

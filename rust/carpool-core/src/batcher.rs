@@ -1,0 +1,158 @@
+//! The handle that holds the way together: submit on one side, slots on the other, and the end.
+
+use std::task::Waker;
+
+use crate::border::Border;
+use crate::clock::{Clock, Nanos};
+use crate::error::Refused;
+use crate::limits::{BadLimit, Limits};
+use crate::request::Terms;
+use crate::scheduler::{Phase, Shared};
+use crate::slot::{Pulled, Seat, pull_own};
+use crate::stats::Snapshot;
+use crate::submit::{Announce, Ticket, submit};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering::Relaxed;
+
+/// One batcher. Clones are the same one.
+pub struct Batcher<B: Border> {
+    shared: Arc<Shared<B>>,
+}
+
+impl<B: Border> Clone for Batcher<B> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<B: Border> Batcher<B> {
+    /// A batcher that keeps to `limits` and reads `clock`. Starts nothing.
+    pub fn new(limits: Limits, clock: B::Clock) -> Result<Self, BadLimit> {
+        limits.check()?;
+        Ok(Self {
+            shared: Arc::new(Shared::new(limits, clock)),
+        })
+    }
+
+    /// What it keeps to.
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// The present moment of its clock.
+    #[inline]
+    pub fn now(&self) -> Nanos {
+        self.shared.clock.now()
+    }
+
+    /// Submits a plain request that arrives now. A refused one comes back whole.
+    #[inline]
+    pub fn submit(
+        &self,
+        payload: B::Payload,
+        waiter: B::Waiter,
+    ) -> Result<Ticket<B>, Refused<B::Payload, B::Waiter>> {
+        self.submit_with(payload, waiter, Terms::at(self.now()), Announce::Yes)
+    }
+
+    /// Submits with terms of its own. With [`Announce::No`] the caller owes a [`Batcher::pull_own`].
+    #[inline]
+    pub fn submit_with(
+        &self,
+        payload: B::Payload,
+        waiter: B::Waiter,
+        terms: Terms,
+        announce: Announce,
+    ) -> Result<Ticket<B>, Refused<B::Payload, B::Waiter>> {
+        submit(&self.shared, payload, waiter, terms, announce)
+    }
+
+    /// A place to wait for batches.
+    pub fn seat(&self) -> Seat<B> {
+        Seat::new(self.shared.clone())
+    }
+
+    /// For a caller that runs batches itself: the batch its own request leaves with, if that is due
+    /// and a slot is free.
+    pub fn pull_own(&self, own: &Ticket<B>) -> Pulled<B> {
+        pull_own(&self.shared, own.request())
+    }
+
+    /// Makes everything now pending leave as soon as a slot is free.
+    pub fn flush(&self) {
+        let now = self.now();
+        self.shared.locked(|state, out| {
+            state.flushed = Some(now);
+            state.settle(&self.shared, now, out);
+        });
+    }
+
+    /// Takes no more requests. What is pending still runs (`drain`) or fails; may be called again, also
+    /// to change a drain into a failure. Does not wait: see [`Batcher::poll_ended`].
+    pub fn close(&self, drain: bool) {
+        self.shared.admission.close();
+        let now = self.now();
+        self.shared.locked(|state, out| {
+            state.phase = match (state.phase, drain) {
+                (Phase::Failing, _) | (_, false) => Phase::Failing,
+                (_, true) => Phase::Draining,
+            };
+            state.settle(&self.shared, now, out);
+        });
+    }
+
+    /// Whether it takes no more requests.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.shared.admission.is_closed()
+    }
+
+    /// Whether a closed batcher has nothing pending and nothing in flight; if not, `waker` will be
+    /// called when that is so.
+    pub fn poll_ended(&self, waker: &Waker) -> bool {
+        self.shared.locked(|state, _| {
+            let ended = state.has_ended(&self.shared);
+            if !ended && !state.closers.iter().any(|other| other.will_wake(waker)) {
+                state.closers.push(waker.clone());
+            }
+            ended
+        })
+    }
+
+    /// All figures now.
+    pub fn snapshot(&self) -> Snapshot {
+        let shared = &self.shared;
+        let (counters, pending) = shared.locked(|state, _| {
+            let lobby = state
+                .lobby
+                .iter()
+                .filter(|handle| handle.reply.is_in_lobby())
+                .count();
+            (state.counters.clone(), shared.admission.count() + lobby)
+        });
+        let cancelled = shared.cancelled.load(Relaxed) + counters.forsaken;
+        let rejected = shared.rejected.load(Relaxed);
+        let pending = pending as u64;
+        Snapshot {
+            submitted: counters.answered
+                + counters.failed
+                + cancelled
+                + rejected
+                + pending
+                + counters.in_flight,
+            answered: counters.answered,
+            failed: counters.failed,
+            cancelled,
+            rejected,
+            pending,
+            in_flight: counters.in_flight,
+            batches: counters.batches,
+            reasons: counters.reasons,
+            sizes: counters.sizes,
+            waits: counters.waits,
+            runs: counters.runs,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! One error per verb. A refused value goes back to its giver.
+
+use std::fmt;
+
+/// Why a submit was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// `max_queue` requests are pending.
+    Full,
+    /// The batcher takes no more requests.
+    Closed,
+    /// The request alone costs more than a batch may.
+    TooLarge,
+}
+
+/// A refused submit: why, and what was refused.
+pub struct Refused<P, W> {
+    /// Why.
+    pub why: Refusal,
+    /// The payload, untouched.
+    pub payload: P,
+    /// The waiter, untouched.
+    pub waiter: W,
+}
+
+impl<P, W> fmt::Debug for Refused<P, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused")
+            .field("why", &self.why)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the queue is full",
+            Self::Closed => "the batcher is closed",
+            Self::TooLarge => "the request exceeds the cost of a batch",
+        })
+    }
+}
+
+/// Why a batch did not take an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerError {
+    /// No such request in the batch.
+    OutOfRange {
+        /// The index asked for.
+        index: usize,
+        /// How many requests the batch holds.
+        len: usize,
+    },
+    /// The request has its answer already.
+    Answered {
+        /// The index asked for.
+        index: usize,
+    },
+    /// As many answers as unanswered requests are needed.
+    WrongLength {
+        /// Requests in the batch.
+        expected: usize,
+        /// Answers given.
+        actual: usize,
+    },
+}
+
+impl fmt::Display for AnswerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfRange { index, len } => {
+                write!(f, "index {index} is out of range for a batch of {len}")
+            }
+            Self::Answered { index } => write!(f, "request {index} has been answered already"),
+            Self::WrongLength { expected, actual } => {
+                write!(f, "{actual} answers for a batch of {expected}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for AnswerError {}

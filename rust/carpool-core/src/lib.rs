@@ -1,0 +1,47 @@
+//! Dynamic batching without an interpreter.
+//!
+//! A request goes one way, and the modules are named after it, in this order:
+//!
+//! | step | module | what happens |
+//! |---|---|---|
+//! | submit | [`submit`] | the caller is admitted, or gets the value back |
+//! | request | [`request`] | payload, terms (arrival, cost, key, deadline) and reply in one cell |
+//! | queue | [`queue`] | lock-free intake; the bound; who must be woken |
+//! | scheduler | [`scheduler`] | pending requests and the pure decision when and what leaves |
+//! | batch | [`batch`] | closed for ever once sealed; answered exactly once per request |
+//! | slot | [`slot`] | room to run one batch: threads, loops and callers pull |
+//! | route | [`route`] | outcomes to replies, then wakes |
+//! | reply | [`reply`] | the one-shot state machine the caller waits on |
+//!
+//! [`batcher`] holds these together. Nothing here knows what a payload is, who waits for an answer
+//! or what time it is: a [`Border`] names the payload, the answer, the waiter and the clock, so that
+//! a language binding, a simulation with a virtual clock and the model checker run the same code.
+
+pub mod batch;
+pub mod batcher;
+pub mod border;
+pub mod clock;
+pub mod error;
+pub mod limits;
+pub mod park;
+pub mod queue;
+pub mod reply;
+pub mod request;
+pub mod route;
+pub mod scheduler;
+pub mod slot;
+pub mod stats;
+pub mod submit;
+mod sync;
+
+pub use batch::Batch;
+pub use batcher::Batcher;
+pub use border::{Border, Failure};
+pub use clock::{Clock, ManualClock, Nanos, SystemClock};
+pub use error::{AnswerError, Refusal, Refused};
+pub use limits::{Limits, Overflow};
+pub use request::{Request, Terms};
+pub use scheduler::policy::Reason;
+pub use slot::{Pulled, Seat};
+pub use stats::{Histogram, Snapshot};
+pub use submit::Ticket;

@@ -1,0 +1,112 @@
+//! How many requests are pending, and whether more may come: one counter with a flag.
+//!
+//! The count covers everything submitted and neither sealed nor ended: what lies in the intake, what
+//! the scheduler has seen, and what a submitter has announced but not pushed yet. A close sets the
+//! flag; a submit either counted itself before the flag (and will be answered, since a drain waits
+//! for the count) or sees it and is refused. Both are read-modify-writes of one word, so there is no
+//! third case.
+
+use crate::limits::LARGEST_QUEUE;
+use crate::sync::atomic::{
+    AtomicUsize,
+    Ordering::{AcqRel, Acquire, SeqCst},
+};
+
+const CLOSED: usize = 1 << (usize::BITS - 1);
+const COUNT: usize = CLOSED - 1;
+
+/// Why a request was not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// The queue is at its bound.
+    Full,
+    /// No more requests are taken.
+    Closed,
+}
+
+/// The counter.
+#[derive(Debug)]
+pub struct Admission {
+    word: AtomicUsize,
+    bound: usize,
+}
+
+impl Admission {
+    /// Admits at most `bound` at a time.
+    pub fn new(bound: usize) -> Self {
+        assert!(
+            bound <= LARGEST_QUEUE,
+            "bound {bound} leaves no room for the flag"
+        );
+        Self {
+            word: AtomicUsize::new(0),
+            bound,
+        }
+    }
+
+    /// Counts one request in, unless the queue is full or closed.
+    #[inline]
+    pub fn enter(&self) -> Result<(), NotAdmitted> {
+        // Not fetch_add and undo: a count that overshoots for a moment could be the last thing a
+        // close waits for, with nobody left to tell it.
+        let mut word = self.word.load(Acquire);
+        loop {
+            if word >= self.bound {
+                let closed = word & CLOSED != 0;
+                return Err(if closed {
+                    NotAdmitted::Closed
+                } else {
+                    NotAdmitted::Full
+                });
+            }
+            match self
+                .word
+                .compare_exchange_weak(word, word + 1, AcqRel, Acquire)
+            {
+                Ok(_) => return Ok(()),
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    /// Counts in up to `wanted` requests that waited for room, also while closing; how many.
+    pub fn enter_waiting(&self, wanted: usize) -> usize {
+        let mut word = self.word.load(Acquire);
+        loop {
+            let room = self.bound.saturating_sub(word & COUNT).min(wanted);
+            if room == 0 {
+                return 0;
+            }
+            match self
+                .word
+                .compare_exchange_weak(word, word + room, AcqRel, Acquire)
+            {
+                Ok(_) => return room,
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    /// Counts `n` requests out: sealed, cancelled, expired or failed.
+    #[inline]
+    pub fn leave(&self, n: usize) {
+        self.word.fetch_sub(n, SeqCst);
+    }
+
+    /// Refuses everything from now on; true for the call that closed.
+    pub fn close(&self) -> bool {
+        self.word.fetch_or(CLOSED, SeqCst) & CLOSED == 0
+    }
+
+    /// How many are counted in.
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.word.load(SeqCst) & COUNT
+    }
+
+    /// Whether it was closed.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.word.load(SeqCst) & CLOSED != 0
+    }
+}

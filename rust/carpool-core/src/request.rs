@@ -1,0 +1,146 @@
+//! One caller's request: payload, terms, reply and waiter in one cell, queued by handle.
+
+use crate::border::Border;
+use crate::clock::{NEVER, Nanos};
+use crate::reply::{Cancelled, Reply};
+use crate::sync::atomic::AtomicPtr;
+use crate::sync::{Arc, UnsafeCell};
+
+/// What the scheduler knows of a request. Numbers only: Python's `__eq__` cannot run in here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// When it was submitted.
+    pub arrival: Nanos,
+    /// Arrival + level × ageing, fixed at submit; the smaller, the sooner.
+    pub urgency: Nanos,
+    /// What it counts against `max_batch_cost`.
+    pub cost: u64,
+    /// Requests share a batch only where their keys are equal.
+    pub key: u64,
+    /// The moment it expires while pending.
+    pub deadline: Nanos,
+}
+
+impl Terms {
+    /// A plain request that arrives now.
+    #[inline]
+    pub fn at(arrival: Nanos) -> Self {
+        Self {
+            arrival,
+            urgency: arrival,
+            cost: 1,
+            key: 0,
+            deadline: NEVER,
+        }
+    }
+}
+
+/// How queues, batches and callers hold a request.
+pub type Handle<B> = Arc<Request<B>>;
+
+/// The cell.
+pub struct Request<B: Border> {
+    /// What the scheduler may know.
+    pub terms: Terms,
+    /// State and answer.
+    pub(crate) reply: Reply<B::Answer>,
+    payload: UnsafeCell<Option<B::Payload>>,
+    waiter: B::Waiter,
+    /// The next older request of the intake; used between push and drain only.
+    pub(crate) next: AtomicPtr<Request<B>>,
+}
+
+// SAFETY: `payload` is reached only by the thread that won the reply's claim, cancel or expire swap
+// (see `reply`), one at a time; everything else is `Sync` by itself.
+unsafe impl<B: Border> Sync for Request<B> {}
+// SAFETY: payload, answer and waiter are all `Send` by `Border`'s bounds; `next` is only a link.
+unsafe impl<B: Border> Send for Request<B> {}
+
+impl<B: Border> Request<B> {
+    pub(crate) fn new(payload: B::Payload, waiter: B::Waiter, terms: Terms, lobby: bool) -> Self {
+        Self {
+            terms,
+            reply: Reply::new(lobby),
+            payload: UnsafeCell::new(Some(payload)),
+            waiter,
+            next: AtomicPtr::new(std::ptr::null_mut()),
+        }
+    }
+
+    /// Undoes `new` for a value that was never shared.
+    pub(crate) fn into_parts(self) -> (Option<B::Payload>, B::Waiter) {
+        // SAFETY: `self` is owned: nobody else can reach the cell.
+        let payload = self.payload.with_mut(|cell| unsafe { (*cell).take() });
+        (payload, self.waiter)
+    }
+
+    /// Who waits for the reply.
+    #[inline]
+    pub fn waiter(&self) -> &B::Waiter {
+        &self.waiter
+    }
+
+    /// The reply's state and, once, its answer.
+    #[inline]
+    pub fn reply(&self) -> &Reply<B::Answer> {
+        &self.reply
+    }
+
+    /// Ends the caller's interest; with it, the payload where the request never reached a batch.
+    pub(crate) fn cancel(&self) -> (Cancelled, Option<B::Payload>) {
+        let met = self.reply.cancel();
+        let payload = match met {
+            // SAFETY: this thread won the swap away from a claimable state: no claimer, no other
+            // canceller and no expirer can own the payload.
+            Cancelled::InLobby | Cancelled::Pending => {
+                self.payload.with_mut(|cell| unsafe { (*cell).take() })
+            }
+            Cancelled::InFlight | Cancelled::TooLate => None,
+        };
+        (met, payload)
+    }
+
+    /// Ends an overdue pending request; its payload goes to the caller of this.
+    pub(crate) fn expire(&self) -> Option<B::Payload> {
+        if !self.reply.expire() {
+            return None;
+        }
+        // SAFETY: as for `cancel`: this thread won the swap from PENDING.
+        self.payload.with_mut(|cell| unsafe { (*cell).take() })
+    }
+}
+
+/// A request that was claimed for a batch: the only way to its payload and to answering it.
+pub(crate) struct Claimed<B: Border>(Handle<B>);
+
+impl<B: Border> Claimed<B> {
+    /// Claims `handle`, or gives it back when the request ended meanwhile.
+    #[inline]
+    pub(crate) fn claim(handle: Handle<B>) -> Result<Self, Handle<B>> {
+        if handle.reply.claim() {
+            Ok(Self(handle))
+        } else {
+            Err(handle)
+        }
+    }
+
+    #[inline]
+    pub(crate) fn handle(&self) -> &Handle<B> {
+        &self.0
+    }
+
+    /// The payload, until it is released.
+    #[inline]
+    pub(crate) fn payload(&self) -> Option<&B::Payload> {
+        // SAFETY: one `Claimed` exists per request (only the winner of the claim swap makes one, and
+        // it is not `Clone`), and it owns the payload; `&self` allows readers only.
+        self.0.payload.with(|cell| unsafe { (*cell).as_ref() })
+    }
+
+    /// Gives the payload up.
+    #[inline]
+    pub(crate) fn release(&mut self) -> Option<B::Payload> {
+        // SAFETY: as above, and `&mut self` excludes readers.
+        self.0.payload.with_mut(|cell| unsafe { (*cell).take() })
+    }
+}

@@ -1,0 +1,110 @@
+//! From outcomes to callers: store every outcome of the step, count, let them be seen, then wake.
+//!
+//! In this order for a reason. A caller that has its answer finds it counted. A wake runs the
+//! border's code, which may submit, close or drop, so nothing is half done by then and no lock is
+//! held. Wakes are grouped by the border: one per waiting loop, however many of its requests the
+//! batch held.
+
+use crate::border::{Border, Failure};
+use crate::clock::Nanos;
+use crate::request::{Claimed, Handle};
+use crate::scheduler::Shared;
+use crate::stats::since;
+use crate::sync::Arc;
+
+/// The outcomes of one step, stored and not yet seen.
+pub(crate) struct Delivery<B: Border> {
+    delivered: Vec<Handle<B>>,
+    /// Answers whose callers had stopped waiting.
+    refused: Vec<B::Answer>,
+    failed: usize,
+}
+
+impl<B: Border> Delivery<B> {
+    pub(crate) fn new() -> Self {
+        Self {
+            delivered: Vec::new(),
+            refused: Vec::new(),
+            failed: 0,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.delivered.is_empty() && self.refused.is_empty()
+    }
+
+    /// Stores the answer of one claimed request.
+    #[inline]
+    pub(crate) fn add(&mut self, request: &Handle<B>, answer: B::Answer) {
+        let failed = B::is_failure(&answer);
+        match request.reply.deliver(answer) {
+            Ok(()) => {
+                self.failed += usize::from(failed);
+                self.delivered.push(request.clone());
+            }
+            Err(answer) => self.refused.push(answer),
+        }
+    }
+
+    fn publish_and_wake(self) {
+        for request in &self.delivered {
+            request.reply.publish();
+        }
+        let mut wakes = B::Wakes::default();
+        for request in &self.delivered {
+            B::wake(request, &mut wakes);
+        }
+        B::fire(wakes);
+    }
+}
+
+/// Takes one step's outcomes of a batch to its callers; `ended` says when the batch was sealed if this
+/// was its last step.
+pub(crate) fn route<B: Border>(
+    shared: &Arc<Shared<B>>,
+    delivery: Delivery<B>,
+    ended: Option<Nanos>,
+) {
+    let (delivered, gone) = (
+        delivery.delivered.len() as u64,
+        delivery.refused.len() as u64,
+    );
+    let failed = delivery.failed as u64;
+    let now = shared.now();
+    shared.locked(|state, out| {
+        let counters = &mut state.counters;
+        counters.in_flight -= delivered + gone;
+        counters.answered += delivered - failed;
+        counters.failed += failed;
+        counters.forsaken += gone;
+        if let Some(sealed) = ended {
+            counters.runs.add(since(sealed, now));
+            state.free_slots += 1;
+            state.settle(shared, now, out);
+        }
+    });
+    delivery.publish_and_wake();
+}
+
+/// Fails requests that were claimed without a batch: those a close met while they were pending.
+/// They have been counted.
+pub(crate) fn fail_unsealed<B: Border>(requests: Vec<Claimed<B>>) {
+    let mut delivery = Delivery::<B>::new();
+    let mut payloads = Vec::with_capacity(requests.len());
+    for mut claimed in requests {
+        payloads.extend(claimed.release());
+        delivery.add(claimed.handle(), B::failure(Failure::Closed));
+    }
+    delivery.publish_and_wake();
+    drop(payloads);
+}
+
+/// Tells the callers of requests that expired while they were pending. They have been counted.
+pub(crate) fn tell_expired<B: Border>(expired: Vec<(Handle<B>, B::Payload)>) {
+    let mut wakes = B::Wakes::default();
+    for (request, _) in &expired {
+        B::wake(request, &mut wakes);
+    }
+    B::fire(wakes);
+    drop(expired);
+}

@@ -1,0 +1,511 @@
+//! Pending requests, the waiting slots, and the carrying out of what the policy decides.
+//!
+//! The state belongs to whoever holds its lock: a slot that pulls, a submitter that has to wake one
+//! or meets a full queue, a close. Nothing of the border runs under the lock: wakes and dropped
+//! handles are collected in an [`Outbox`] and let go after unlocking.
+
+pub mod pending;
+pub mod policy;
+mod waiting;
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use crate::batch::Sealed;
+use crate::border::Border;
+use crate::clock::Nanos;
+use crate::limits::Limits;
+use crate::queue::admission::Admission;
+use crate::queue::intake::Intake;
+use crate::queue::need::Need;
+use crate::request::{Claimed, Handle, Terms};
+use crate::stats::{Counters, since};
+use crate::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
+use crate::sync::{Arc, Mutex};
+use pending::{Pending, Queued};
+use policy::{Decision, Reason, decide};
+pub(crate) use waiting::Waiting;
+
+impl<B: Border> Queued for Handle<B> {
+    #[inline]
+    fn terms(&self) -> &Terms {
+        &self.terms
+    }
+    #[inline]
+    fn is_live(&self) -> bool {
+        self.reply.is_pending()
+    }
+}
+
+/// How far a batcher is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Open,
+    /// Nothing new; what is pending still runs.
+    Draining,
+    /// Nothing new; what is pending fails.
+    Failing,
+}
+
+/// What all parties share.
+pub(crate) struct Shared<B: Border> {
+    pub(crate) intake: Intake<B>,
+    pub(crate) admission: Admission,
+    pub(crate) need: Need,
+    /// Cost of everything admitted; kept only where a batch has a budget.
+    pub(crate) cost: AtomicU64,
+    /// Requests that wait for room, dead ones included.
+    pub(crate) lobby: AtomicUsize,
+    /// Ended requests whose handles are still queued, at most; a hint for exact counting.
+    pub(crate) dead: AtomicUsize,
+    pub(crate) cancelled: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    pub(crate) limits: Limits,
+    pub(crate) clock: B::Clock,
+    pub(crate) state: Mutex<State<B>>,
+}
+
+/// What only the holder of the lock touches.
+pub(crate) struct State<B: Border> {
+    pub(crate) pending: Pending<Handle<B>>,
+    pub(crate) lobby: VecDeque<Handle<B>>,
+    pub(crate) slots: Waiting,
+    /// The caller that keeps the time for batches run by their callers, while it does.
+    pub(crate) keeper: Option<Handle<B>>,
+    pub(crate) free_slots: usize,
+    /// What arrived up to here was flushed.
+    pub(crate) flushed: Option<Nanos>,
+    pub(crate) phase: Phase,
+    pub(crate) closers: Vec<Waker>,
+    pub(crate) counters: Counters,
+}
+
+/// What is to be done once the lock is released.
+pub(crate) struct Outbox<B: Border> {
+    pub(crate) wakes: Vec<Waker>,
+    pub(crate) garbage: Vec<Handle<B>>,
+    pub(crate) failing: Vec<Claimed<B>>,
+    /// Overdue requests, ended, with the payloads that are to be dropped.
+    pub(crate) expired: Vec<(Handle<B>, B::Payload)>,
+}
+
+impl<B: Border> Default for Outbox<B> {
+    fn default() -> Self {
+        Self {
+            wakes: Vec::new(),
+            garbage: Vec::new(),
+            failing: Vec::new(),
+            expired: Vec::new(),
+        }
+    }
+}
+
+impl<B: Border> Outbox<B> {
+    fn drop_later(&mut self, handle: Option<Handle<B>>) {
+        self.garbage.extend(handle);
+    }
+}
+
+impl<B: Border> Shared<B> {
+    pub(crate) fn new(limits: Limits, clock: B::Clock) -> Self {
+        Self {
+            intake: Intake::new(),
+            admission: Admission::new(limits.max_queue),
+            need: Need::default(),
+            cost: AtomicU64::new(0),
+            lobby: AtomicUsize::new(0),
+            dead: AtomicUsize::new(0),
+            cancelled: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            limits,
+            clock,
+            state: Mutex::new(State {
+                pending: Pending::new(limits),
+                lobby: VecDeque::new(),
+                slots: Waiting::default(),
+                keeper: None,
+                free_slots: limits.slots,
+                flushed: None,
+                phase: Phase::Open,
+                closers: Vec::new(),
+                counters: Counters::default(),
+            }),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn has_budget(&self) -> bool {
+        self.limits.max_batch_cost != u64::MAX
+    }
+
+    /// Runs `f` under the lock, then does what it left in the outbox.
+    pub(crate) fn locked<R>(&self, f: impl FnOnce(&mut State<B>, &mut Outbox<B>) -> R) -> R {
+        let mut out = Outbox::default();
+        let result = f(&mut crate::sync::lock(&self.state), &mut out);
+        self.send_off(out);
+        result
+    }
+
+    fn send_off(&self, out: Outbox<B>) {
+        for waker in out.wakes {
+            waker.wake();
+        }
+        if !out.failing.is_empty() {
+            crate::route::fail_unsealed(out.failing);
+        }
+        if !out.expired.is_empty() {
+            crate::route::tell_expired(out.expired);
+        }
+        // Garbage goes last: dropping a waiter may run the border's code.
+        drop(out.garbage);
+    }
+
+    /// Brings everything in line after a change that a waiting slot, caller or close may care about.
+    pub(crate) fn settle_now(self: &Arc<Self>) {
+        let now = self.now();
+        self.locked(|state, out| state.settle(self, now, out));
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Nanos {
+        use crate::clock::Clock;
+        self.clock.now()
+    }
+
+    /// Counts `n` requests of `cost` out of the queue.
+    #[inline]
+    pub(crate) fn leave_queue(&self, n: usize, cost: u64) {
+        self.admission.leave(n);
+        if self.has_budget() {
+            self.cost.fetch_sub(cost, Relaxed);
+        }
+    }
+}
+
+impl<B: Border> State<B> {
+    /// Takes in what was submitted since the last look, and what has room now.
+    pub(crate) fn take_in(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) {
+        let pending = &mut self.pending;
+        shared.intake.drain(|request| pending.push(request));
+        self.let_in(shared, out);
+        if self.phase == Phase::Failing {
+            self.fail_all(shared, out);
+        }
+    }
+
+    /// Moves requests that wait for room into the queue, oldest first.
+    fn let_in(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) {
+        while !self.lobby.is_empty() {
+            let mut room = shared.admission.enter_waiting(self.lobby.len());
+            if room == 0 {
+                break;
+            }
+            while room > 0 {
+                let Some(request) = self.lobby.pop_front() else {
+                    break;
+                };
+                if !request.reply.admit() {
+                    out.drop_later(Some(request));
+                    continue;
+                }
+                room -= 1;
+                if shared.has_budget() {
+                    shared.cost.fetch_add(request.terms.cost, Relaxed);
+                }
+                out.wakes.extend(B::runner(request.waiter()).cloned());
+                self.pending.push(request);
+            }
+            if room > 0 {
+                shared.admission.leave(room);
+            }
+        }
+        shared.lobby.store(self.lobby.len(), SeqCst);
+    }
+
+    /// Claims everything that is pending or waits for room, to be failed after unlocking.
+    fn fail_all(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) {
+        let (mut n, mut cost) = (0, 0);
+        for handle in self.lobby.drain(..) {
+            // Not counted in yet, so not counted out.
+            if handle.reply.admit() {
+                match Claimed::claim(handle) {
+                    Ok(claimed) => out.failing.push(claimed),
+                    Err(handle) => out.garbage.push(handle),
+                }
+            } else {
+                out.garbage.push(handle);
+            }
+        }
+        shared.lobby.store(0, SeqCst);
+        for handle in self.pending.clear() {
+            let price = handle.terms.cost;
+            match Claimed::claim(handle) {
+                Ok(claimed) => {
+                    n += 1;
+                    cost += price;
+                    out.failing.push(claimed);
+                }
+                Err(handle) => out.garbage.push(handle),
+            }
+        }
+        self.counters.failed += out.failing.len() as u64;
+        shared.leave_queue(n, cost);
+        shared.dead.store(0, Relaxed);
+    }
+
+    /// Asks the policy about the group that goes next.
+    fn look(
+        &mut self,
+        shared: &Shared<B>,
+        size: usize,
+        now: Nanos,
+        out: &mut Outbox<B>,
+    ) -> (u64, Decision) {
+        let limits = &shared.limits;
+        let draining = self.phase != Phase::Open;
+        let waited = now.checked_sub(limits.wait);
+        let due = if draining {
+            Some(Nanos::MAX)
+        } else {
+            waited.max(self.flushed)
+        };
+        loop {
+            let Some(key) = self.pending.next(due, &mut out.garbage) else {
+                let view = policy::View {
+                    draining,
+                    ..policy::View::default()
+                };
+                return (0, decide(limits, size, &view, now, self.free_slots));
+            };
+            let some_dead = shared.dead.load(Relaxed) > 0;
+            let mut view = self
+                .pending
+                .view(key, size.min(limits.max_batch_size), some_dead);
+            view.draining = draining;
+            view.flushed = view.oldest <= self.flushed;
+            let decision = decide(limits, size, &view, now, self.free_slots);
+            let waits = matches!(decision, Decision::Wait { until: Some(_), .. });
+            if waits && self.pending.only_looks_full(key, view.count) {
+                // Dead handles made it look full, and may hide a group that is due.
+                self.pending.compact_group(key, &mut out.garbage);
+                continue;
+            }
+            return (key, decision);
+        }
+    }
+
+    /// Seals a batch if one is due for a slot that takes up to `size`.
+    pub(crate) fn seal_due(
+        &mut self,
+        shared: &Shared<B>,
+        size: usize,
+        now: Nanos,
+        out: &mut Outbox<B>,
+    ) -> Result<Sealed<B>, Decision> {
+        loop {
+            let (key, decision) = self.look(shared, size, now, out);
+            let Decision::Leave(reason) = decision else {
+                return Err(decision);
+            };
+            let sealed = self.seal(shared, key, size, reason, now, out);
+            if !sealed.requests.is_empty() {
+                return Ok(sealed);
+            }
+        }
+    }
+
+    /// Seals the batch that `own` leaves with, if it is due; else when `own` must ask again, if its
+    /// caller is the one that keeps the time.
+    pub(crate) fn seal_own(
+        &mut self,
+        shared: &Shared<B>,
+        own: &Handle<B>,
+        size: usize,
+        now: Nanos,
+        out: &mut Outbox<B>,
+    ) -> Result<Sealed<B>, Option<Nanos>> {
+        loop {
+            let (key, decision) = self.look(shared, size, now, out);
+            match decision {
+                Decision::Leave(reason) => {
+                    let is_own = |handle: &Handle<B>| Arc::ptr_eq(handle, own);
+                    if key != own.terms.key || !self.pending.among_first(key, size, is_own) {
+                        return Err(None);
+                    }
+                    let sealed = self.seal(shared, key, size, reason, now, out);
+                    if !sealed.requests.is_empty() {
+                        return Ok(sealed);
+                    }
+                }
+                Decision::Wait { until, .. } => {
+                    let head = self.pending.most_urgent();
+                    let keeps = head.is_some_and(|head| Arc::ptr_eq(head, own));
+                    if keeps && until.is_some() {
+                        out.garbage.extend(self.keeper.replace(own.clone()));
+                        return Err(until);
+                    }
+                    return Err(None);
+                }
+            }
+        }
+    }
+
+    fn seal(
+        &mut self,
+        shared: &Shared<B>,
+        key: u64,
+        size: usize,
+        reason: Reason,
+        now: Nanos,
+        out: &mut Outbox<B>,
+    ) -> Sealed<B> {
+        let size = size.clamp(1, shared.limits.max_batch_size);
+        let mut requests = Vec::with_capacity(size.min(self.pending.len()));
+        let (mut cost, mut oldest) = (0, now);
+        let counters = &mut self.counters;
+        let misfit = self.pending.take(key, size, |handle| {
+            let terms = handle.terms;
+            if terms.deadline <= now {
+                if let Some(payload) = handle.expire() {
+                    counters.failed += 1;
+                    shared.leave_queue(1, terms.cost);
+                    out.expired.push((handle, payload));
+                } else {
+                    out.garbage.push(handle);
+                }
+                return false;
+            }
+            match Claimed::claim(handle) {
+                Ok(claimed) => {
+                    cost += terms.cost;
+                    oldest = oldest.min(terms.arrival);
+                    counters.waits.add(since(terms.arrival, now));
+                    requests.push(claimed);
+                    true
+                }
+                Err(handle) => {
+                    out.garbage.push(handle);
+                    false
+                }
+            }
+        });
+        let reason = if misfit { Reason::Cost } else { reason };
+        if !requests.is_empty() {
+            self.free_slots -= 1;
+            self.counters.batches += 1;
+            self.counters.reasons[reason as usize] += 1;
+            self.counters.sizes.add(requests.len() as u64);
+            self.counters.in_flight += requests.len() as u64;
+            shared.leave_queue(requests.len(), cost);
+            self.let_in(shared, out);
+        }
+        Sealed {
+            requests,
+            reason,
+            oldest,
+            at: now,
+        }
+    }
+
+    /// Makes sure that whoever has to act next knows: the slot at the front (woken if a batch is due
+    /// or its timer must change, otherwise with its need stated), a caller that runs its own batch, or
+    /// those who wait for the end.
+    pub(crate) fn settle(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
+        self.sweep(shared, out);
+        loop {
+            self.take_in(shared, out);
+            if self.is_drained(shared) {
+                self.slots.wake_all(&mut out.wakes);
+                if self.counters.in_flight == 0 {
+                    out.wakes.append(&mut self.closers);
+                }
+                break;
+            }
+            if self.slots.wake_is_owed() {
+                break;
+            }
+            let Some(size) = self.slots.front_size() else {
+                self.settle_callers(out);
+                break;
+            };
+            match self.look(shared, size, now, out).1 {
+                Decision::Leave(_) => {
+                    self.slots.wake_front(&mut out.wakes);
+                    break;
+                }
+                Decision::Wait { .. } if self.free_slots == 0 => break,
+                Decision::Wait { until, count, cost } => {
+                    if self.slots.front_sleeps_beyond(until) {
+                        self.slots.wake_front(&mut out.wakes);
+                        break;
+                    }
+                    shared.need.state(count, cost);
+                    if shared.intake.is_empty() {
+                        return;
+                    }
+                    shared.need.withdraw();
+                }
+            }
+        }
+        shared.need.withdraw();
+    }
+
+    /// Without a waiting slot, the caller of the oldest request keeps the time and runs the batch.
+    fn settle_callers(&mut self, out: &mut Outbox<B>) {
+        if self.free_slots == 0 {
+            return;
+        }
+        let Some(head) = self.pending.most_urgent() else {
+            out.drop_later(self.keeper.take());
+            return;
+        };
+        if self
+            .keeper
+            .as_ref()
+            .is_some_and(|keeper| Arc::ptr_eq(keeper, head))
+        {
+            return;
+        }
+        let Some(waker) = B::runner(head.waiter()) else {
+            return;
+        };
+        out.wakes.push(waker.clone());
+        let before = self.keeper.replace(head.clone());
+        out.drop_later(before);
+    }
+
+    /// Drops the dead handles once they may outnumber the living.
+    fn sweep(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) {
+        let dead = shared.dead.load(SeqCst);
+        if dead <= 64 || dead <= shared.admission.count() {
+            return;
+        }
+        // After the look at the number: whoever is counted in it has been pushed before.
+        let pending = &mut self.pending;
+        shared.intake.drain(|request| pending.push(request));
+        self.pending.compact(&mut out.garbage);
+        let lobby = std::mem::take(&mut self.lobby);
+        for handle in lobby {
+            if handle.reply.is_in_lobby() {
+                self.lobby.push_back(handle);
+            } else {
+                out.garbage.push(handle);
+            }
+        }
+        shared.lobby.store(self.lobby.len(), SeqCst);
+        shared.dead.fetch_sub(dead, SeqCst);
+    }
+
+    /// Closed, and nothing left that a slot could run.
+    pub(crate) fn is_drained(&self, shared: &Shared<B>) -> bool {
+        self.phase != Phase::Open && self.lobby.is_empty() && shared.admission.count() == 0
+    }
+
+    /// Closed, nothing pending, nothing in flight.
+    pub(crate) fn has_ended(&self, shared: &Shared<B>) -> bool {
+        self.is_drained(shared) && self.counters.in_flight == 0
+    }
+}

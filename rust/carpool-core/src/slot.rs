@@ -1,0 +1,155 @@
+//! Slots pull: whoever has room to run a batch asks for one, and waits in its own way.
+//!
+//! A [`Seat`] is polled like a future: it returns a batch (with the lease on the slot inside), or when
+//! to ask again, having left a waker. Threads park, event loops arm a timer, a simulation turns its
+//! clock: they all drive the same step.
+
+use std::task::Waker;
+
+use crate::batch::Batch;
+use crate::border::Border;
+use crate::clock::{Clock, Nanos};
+use crate::park::Parker;
+use crate::request::Handle;
+use crate::scheduler::Shared;
+use crate::scheduler::policy::Decision;
+use crate::sync::Arc;
+
+/// What a poll found.
+pub enum Pulled<B: Border> {
+    /// A batch to run.
+    Batch(Batch<B>),
+    /// Nothing yet: the waker will be called, or ask again at the given moment.
+    Wait(Option<Nanos>),
+    /// Closed, and nothing left to run.
+    Closed,
+}
+
+/// A place in the line of those who wait for a batch.
+pub struct Seat<B: Border> {
+    shared: Arc<Shared<B>>,
+    number: u64,
+}
+
+impl<B: Border> Seat<B> {
+    pub(crate) fn new(shared: Arc<Shared<B>>) -> Self {
+        let number = shared.locked(|state, _| state.slots.new_seat());
+        Self { shared, number }
+    }
+
+    /// Asks for a batch of at most `size`.
+    pub fn poll(&mut self, waker: &Waker, size: usize) -> Pulled<B> {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        let pulled = shared.locked(|state, out| {
+            let led = state.slots.leave(self.number);
+            state.take_in(shared, out);
+            if state.is_drained(shared) {
+                state.settle(shared, now, out);
+                return Err(None);
+            }
+            match state.seal_due(shared, size, now, out) {
+                Ok(sealed) => {
+                    state.settle(shared, now, out);
+                    Ok(sealed)
+                }
+                Err(decision) => {
+                    let until = match decision {
+                        Decision::Wait { until, .. } => until,
+                        Decision::Leave(_) => Some(now),
+                    };
+                    let timer = state
+                        .slots
+                        .join(self.number, waker.clone(), size, until, led);
+                    state.settle(shared, now, out);
+                    Err(Some(timer))
+                }
+            }
+        });
+        match pulled {
+            Ok(sealed) => Pulled::Batch(Batch::new(shared.clone(), sealed)),
+            Err(Some(timer)) => Pulled::Wait(timer),
+            Err(None) => Pulled::Closed,
+        }
+    }
+
+    /// Asks once, without waiting and without staying in line.
+    pub fn try_pull(&mut self, size: usize) -> Pulled<B> {
+        let pulled = self.poll(Waker::noop(), size);
+        self.leave();
+        pulled
+    }
+
+    /// Stops waiting; a wake that was on its way goes to the next in line.
+    pub fn leave(&mut self) {
+        let now = self.shared.clock.now();
+        self.shared.locked(|state, out| {
+            state.slots.leave(self.number);
+            state.settle(&self.shared, now, out);
+        });
+    }
+
+    /// Blocks this thread until there is a batch, the batcher is closed and drained (`Closed`), the
+    /// moment `until` has come, or `stop` says so at a wake-up (`Wait`).
+    pub fn pull(
+        &mut self,
+        parker: &Parker,
+        size: usize,
+        until: Option<Nanos>,
+        mut stop: impl FnMut() -> bool,
+    ) -> Pulled<B> {
+        loop {
+            match self.poll(parker.waker(), size) {
+                Pulled::Wait(timer) => {
+                    let now = self.shared.clock.now();
+                    if stop() || until.is_some_and(|until| now >= until) {
+                        self.leave();
+                        return Pulled::Wait(timer);
+                    }
+                    let wake = [timer, until].into_iter().flatten().min();
+                    parker.park(wake.map(|wake| wake.saturating_sub(now)));
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+impl<B: Border> Drop for Seat<B> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Asks for the batch that `own` leaves with, to be run by its caller. `Wait` also once it was sealed
+/// by another; when it keeps the time, with the moment to ask again.
+pub(crate) fn pull_own<B: Border>(shared: &Arc<Shared<B>>, own: &Handle<B>) -> Pulled<B> {
+    let now = shared.clock.now();
+    let size = shared.limits.max_batch_size;
+    let pulled = shared.locked(|state, out| {
+        if state
+            .keeper
+            .as_ref()
+            .is_some_and(|keeper| Arc::ptr_eq(keeper, own))
+        {
+            out.garbage.extend(state.keeper.take());
+        }
+        state.take_in(shared, out);
+        let mut until = None;
+        if own.reply.is_pending() {
+            match state.seal_own(shared, own, size, now, out) {
+                Ok(sealed) => {
+                    state.settle(shared, now, out);
+                    return Ok(sealed);
+                }
+                Err(timer) => until = timer,
+            }
+        }
+        state.settle(shared, now, out);
+        Err(until)
+    });
+    match pulled {
+        Ok(sealed) => Pulled::Batch(Batch::new(shared.clone(), sealed)),
+        Err(timer) => Pulled::Wait(timer),
+    }
+}

@@ -1,0 +1,192 @@
+//! How a request gets in, and out again before its time.
+
+use crate::border::Border;
+use crate::clock::Nanos;
+use crate::error::{Refusal, Refused};
+use crate::limits::Overflow;
+use crate::queue::admission::NotAdmitted;
+use crate::reply::Cancelled;
+use crate::request::{Handle, Request, Terms};
+use crate::scheduler::{Phase, Shared};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+/// The caller's end of a request: its reply, and the right to give up on it.
+///
+/// Dropping a ticket changes nothing: pending owns the reply. Whoever wants "dropped means
+/// cancelled" calls [`Ticket::cancel`] in its own `Drop`.
+pub struct Ticket<B: Border> {
+    shared: Arc<Shared<B>>,
+    request: Handle<B>,
+}
+
+impl<B: Border> Clone for Ticket<B> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            request: self.request.clone(),
+        }
+    }
+}
+
+impl<B: Border> Ticket<B> {
+    /// The request.
+    #[inline]
+    pub fn request(&self) -> &Handle<B> {
+        &self.request
+    }
+
+    /// The answer, once there; to the first who asks.
+    #[inline]
+    pub fn take(&self) -> Option<B::Answer> {
+        self.request.reply.take()
+    }
+
+    /// Gives up. Before sealing the request never reaches the handler, its place is free at once and
+    /// its payload comes back to be dropped wherever the caller of this can; after sealing only its
+    /// answer is dropped.
+    pub fn cancel(&self) -> (Cancelled, Option<B::Payload>) {
+        let (met, payload) = self.request.cancel();
+        let shared = &self.shared;
+        match met {
+            Cancelled::Pending => {
+                // The mark first: whoever sees the place free must know of the dead handle.
+                shared.dead.fetch_add(1, SeqCst);
+                shared.cancelled.fetch_add(1, Relaxed);
+                shared.leave_queue(1, self.request.terms.cost);
+                let lead = B::runner(self.request.waiter()).is_some();
+                if lead || self.must_settle() {
+                    shared.settle_now();
+                }
+            }
+            Cancelled::InLobby => {
+                shared.dead.fetch_add(1, SeqCst);
+                shared.cancelled.fetch_add(1, Relaxed);
+                if self.must_settle() {
+                    shared.settle_now();
+                }
+            }
+            Cancelled::InFlight | Cancelled::TooLate => {}
+        }
+        (met, payload)
+    }
+
+    /// Others wait for the place, for the end, or for the dead handles to be swept.
+    fn must_settle(&self) -> bool {
+        let shared = &self.shared;
+        let dead = shared.dead.load(Relaxed);
+        shared.lobby.load(SeqCst) > 0
+            || shared.admission.is_closed()
+            || (dead > 64 && dead > shared.admission.count())
+    }
+}
+
+/// Whether a submit looks after waiting slots itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announce {
+    /// Wake the slot whose need is met.
+    Yes,
+    /// The caller is about to pull by itself.
+    No,
+}
+
+pub(crate) fn submit<B: Border>(
+    shared: &Arc<Shared<B>>,
+    payload: B::Payload,
+    waiter: B::Waiter,
+    terms: Terms,
+    announce: Announce,
+) -> Result<Ticket<B>, Refused<B::Payload, B::Waiter>> {
+    if terms.cost > shared.limits.max_batch_cost {
+        shared.rejected.fetch_add(1, Relaxed);
+        return Err(Refused {
+            why: Refusal::TooLarge,
+            payload,
+            waiter,
+        });
+    }
+    // Behind those who already wait for room.
+    let entered = if shared.lobby.load(SeqCst) > 0 {
+        Err(NotAdmitted::Full)
+    } else {
+        shared.admission.enter()
+    };
+    if let Err(why) = entered {
+        return submit_to_full(shared, payload, waiter, terms, why);
+    }
+    if shared.has_budget() {
+        shared.cost.fetch_add(terms.cost, Relaxed);
+    }
+    let request = Arc::new(Request::new(payload, waiter, terms, false));
+    shared.intake.push(request.clone());
+    // See queue/README.md: the push first, then the look at what the waiting slot needs.
+    if announce == Announce::Yes {
+        if let Some(count) = shared.need.stated() {
+            let met = shared.admission.count() >= count
+                || (shared.has_budget() && shared.cost.load(Relaxed) >= shared.need.stated_cost());
+            if met && shared.need.withdraw() {
+                shared.settle_now();
+            }
+        }
+    }
+    if shared.admission.is_closed() {
+        // The close may have looked before the push.
+        shared.settle_now();
+    }
+    Ok(Ticket {
+        shared: shared.clone(),
+        request,
+    })
+}
+
+/// The queue is full, or closed, or others wait for room: help, and try in an orderly way.
+#[cold]
+fn submit_to_full<B: Border>(
+    shared: &Arc<Shared<B>>,
+    payload: B::Payload,
+    waiter: B::Waiter,
+    terms: Terms,
+    why: NotAdmitted,
+) -> Result<Ticket<B>, Refused<B::Payload, B::Waiter>> {
+    let refusal = match why {
+        NotAdmitted::Closed => Some(Refusal::Closed),
+        NotAdmitted::Full if shared.limits.overflow == Overflow::Raise => Some(Refusal::Full),
+        NotAdmitted::Full => None,
+    };
+    if let Some(why) = refusal {
+        shared.rejected.fetch_add(1, Relaxed);
+        return Err(Refused {
+            why,
+            payload,
+            waiter,
+        });
+    }
+    let request = Arc::new(Request::new(payload, waiter, terms, true));
+    let now: Nanos = shared.now();
+    let refused = shared.locked(|state, out| {
+        if state.phase != Phase::Open {
+            return true;
+        }
+        state.lobby.push_back(request.clone());
+        // Known before the look for room that `settle` takes: the other order than in a cancel.
+        shared.lobby.store(state.lobby.len(), SeqCst);
+        state.settle(shared, now, out);
+        false
+    });
+    if refused {
+        shared.rejected.fetch_add(1, Relaxed);
+        let parts = Arc::try_unwrap(request).ok().map(Request::into_parts);
+        if let Some((Some(payload), waiter)) = parts {
+            return Err(Refused {
+                why: Refusal::Closed,
+                payload,
+                waiter,
+            });
+        }
+        unreachable!("the request was never shared");
+    }
+    Ok(Ticket {
+        shared: shared.clone(),
+        request,
+    })
+}
