@@ -1,0 +1,554 @@
+"""asyncio: what `acall` gives works wherever an awaitable, a coroutine or a future is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import inspect
+import sys
+import warnings
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from carpool import Batcher, batched
+from gates import WAYS, Gate, auntil, batched_by, identity
+
+since_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="came with Python 3.11")
+since_312 = pytest.mark.skipif(sys.version_info < (3, 12), reason="came with Python 3.12")
+
+TAG: contextvars.ContextVar[Any] = contextvars.ContextVar("TAG", default=None)
+
+
+async def by_await(awaitable: Any) -> Any:
+    return await awaitable
+
+
+async def by_create(awaitable: Any) -> Any:
+    return await asyncio.create_task(awaitable)
+
+
+async def by_ensure_future(awaitable: Any) -> Any:
+    return await asyncio.ensure_future(awaitable)
+
+
+async def by_gather(awaitable: Any) -> Any:
+    first, second = await asyncio.gather(awaitable, asyncio.sleep(0, "other"))
+    assert second == "other"
+    return first
+
+
+async def by_gather_returning_exceptions(awaitable: Any) -> Any:
+    (only,) = await asyncio.gather(awaitable, return_exceptions=True)
+    if isinstance(only, BaseException):
+        raise only
+    return only
+
+
+async def by_wait_for(awaitable: Any) -> Any:
+    return await asyncio.wait_for(awaitable, 20)
+
+
+async def by_wait_for_without_limit(awaitable: Any) -> Any:
+    return await asyncio.wait_for(awaitable, None)
+
+
+async def by_shield(awaitable: Any) -> Any:
+    return await asyncio.shield(awaitable)
+
+
+async def by_as_completed(awaitable: Any) -> Any:
+    for each in asyncio.as_completed([awaitable], timeout=20):
+        return await each
+
+
+async def by_wait(awaitable: Any) -> Any:
+    done, pending = await asyncio.wait([asyncio.ensure_future(by_await(awaitable))], timeout=20)
+    assert not pending
+    return done.pop().result()
+
+
+async def by_group(awaitable: Any) -> Any:
+    async with asyncio.TaskGroup() as group:
+        made = group.create_task(awaitable)
+    return made.result()
+
+
+async def by_timeout(awaitable: Any) -> Any:
+    async with asyncio.timeout(20):
+        return await awaitable
+
+
+async def by_two(awaitable: Any) -> Any:
+    first, second = await asyncio.gather(by_await(awaitable), by_await(awaitable))
+    assert first == second
+    return second
+
+
+async def by_late_await(awaitable: Any) -> Any:
+    await auntil(awaitable.done)
+    return await awaitable
+
+
+async def by_hand(awaitable: Any) -> Any:
+    class Wrapper:
+        def __await__(self) -> Any:
+            return awaitable.__await__()
+
+    return await Wrapper()
+
+
+FORMS: list[Any] = [
+    by_await,
+    by_create,
+    by_ensure_future,
+    by_gather,
+    by_gather_returning_exceptions,
+    by_wait_for,
+    by_wait_for_without_limit,
+    by_shield,
+    by_as_completed,
+    by_wait,
+    by_two,
+    by_late_await,
+    by_hand,
+]
+if sys.version_info >= (3, 11):
+    FORMS += [by_group, by_timeout]
+
+
+def make(way: str) -> Any:
+    return batched_by(way, lambda items: [LookupError(item) if item < 0 else item * 10 for item in items])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("debug", [False, True])
+def test_every_form_of_waiting(run: Callable[..., Any], form: Callable[[Any], Any], debug: bool) -> None:
+    async def main() -> None:
+        for way in WAYS:
+            f = make(way)
+            assert await asyncio.gather(*[form(f.acall(number)) for number in range(5)]) == [0, 10, 20, 30, 40]
+            assert await form(f.acall(7)) == 70
+            assert f.stats.answered == 6
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(main(), debug=debug)
+        gc.collect()
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form is not by_two])
+def test_every_form_of_waiting_for_a_failure(run: Callable[..., Any], form: Callable[[Any], Any]) -> None:
+    async def main() -> None:
+        for way in WAYS:
+            f = make(way)
+            raised: BaseException | None = None
+            try:
+                await form(f.acall(-3))
+            except LookupError as error:
+                raised = error
+            except BaseException as error:  # a group wraps it
+                (raised,) = error.exceptions  # type: ignore[attr-defined]
+            assert type(raised) is LookupError
+            assert raised.args == (-3,)
+            assert await form(f.acall(1)) == 10
+
+    run(main())
+
+
+@pytest.mark.parametrize("value", [None, (), (1, 2), ValueError, StopIteration, {}, 0], ids=repr)
+@pytest.mark.parametrize("form", [by_await, by_create, by_two, by_late_await, by_gather])
+def test_results_of_every_kind_arrive_whole(run: Callable[..., Any], form: Callable[[Any], Any], value: Any) -> None:
+    """A tuple or an exception as the value of StopIteration is where hand-made awaitables go wrong."""
+
+    async def main() -> None:
+        f = batched(lambda items: [value] * len(items))
+        assert await form(f.acall(1)) is value
+
+    run(main())
+
+
+def test_what_it_is() -> None:
+    async def main() -> None:
+        f = make("thread")
+        awaitable = f.acall(1)
+        assert inspect.isawaitable(awaitable)
+        assert isinstance(awaitable, Awaitable)
+        assert not isinstance(awaitable, asyncio.Task)
+        assert "acall" not in vars(type(awaitable))
+        assert await awaitable == 10
+        assert awaitable.done()
+        assert not awaitable.cancelled()
+        assert awaitable.result() == 10
+        assert awaitable.exception() is None
+        repr(awaitable)
+
+    asyncio.run(main())
+
+
+def test_asked_too_early(gate: Gate) -> None:
+    async def main() -> None:
+        f = batched(gate.handler)
+        awaitable = f.acall(1)
+        assert not awaitable.done()
+        for ask in (awaitable.result, awaitable.exception):
+            with pytest.raises(asyncio.InvalidStateError):
+                ask()
+        gate.open()
+        await awaitable
+
+    asyncio.run(main())
+
+
+def test_callbacks_on_it_run_on_the_loop_in_their_context(run: Callable[..., Any], gate: Gate) -> None:
+    async def main() -> None:
+        f = batched(gate.handler)
+        awaitable = f.acall(1)
+        context = contextvars.copy_context()
+        context.run(TAG.set, "theirs")
+        called: list[Any] = []
+        removed: list[Any] = []
+        awaitable.add_done_callback(lambda done: called.append((TAG.get(), done)), context=context)
+        awaitable.add_done_callback(removed.append)
+        assert awaitable.remove_done_callback(removed.append) == 1
+        gate.open()
+        await awaitable
+        await auntil(lambda: called)
+        awaitable.add_done_callback(lambda done: called.append(("late", done)))
+        assert len(called) == 1  # never at once, always by the loop
+        await auntil(lambda: len(called) == 2)
+        assert called == [("theirs", awaitable), ("late", awaitable)]
+        assert removed == []
+
+    run(main())
+
+
+# -- tasks that are woken ----------------------------------------------------------------------
+
+
+def test_a_woken_caller_is_itself_in_its_own_context(run: Callable[..., Any]) -> None:
+    async def main() -> None:
+        f = make("thread")
+
+        async def caller(number: int) -> None:
+            TAG.set(number)
+            me = asyncio.current_task()
+            for step in range(5):
+                assert await f.acall(number) == number * 10
+                assert asyncio.current_task() is me
+                assert TAG.get() == number, step
+
+        await asyncio.gather(*[caller(number) for number in range(50)])
+        assert TAG.get() is None
+
+    run(main())
+    run(main(), debug=True)
+
+
+def test_a_woken_caller_that_raises_hurts_no_neighbour(run: Callable[..., Any]) -> None:
+    async def main() -> None:
+        f = make("thread")
+
+        async def caller(number: int) -> Any:
+            result = await f.acall(number)
+            if number % 2:
+                raise ArithmeticError(number)
+            return result
+
+        results = await asyncio.gather(*[caller(number) for number in range(20)], return_exceptions=True)
+        assert [result if isinstance(result, int) else type(result) for result in results] == [
+            ArithmeticError if number % 2 else number * 10 for number in range(20)
+        ]
+
+    run(main())
+
+
+def test_a_woken_caller_that_interrupts_the_loop_leaves_the_others_whole() -> None:
+    loop = asyncio.new_event_loop()
+    f = batched(lambda items: items, max_batch_size=5, wait_ms=3_600_000)
+
+    async def caller(number: int) -> int:
+        result = await f.acall(number)
+        if number == 2:
+            raise KeyboardInterrupt
+        return int(result)
+
+    callers = [loop.create_task(caller(number)) for number in range(5)]
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.gather(*callers))
+        others = [one for number, one in enumerate(callers) if number != 2]
+        assert loop.run_until_complete(asyncio.gather(*others)) == [0, 1, 3, 4]
+        assert isinstance(callers[2].exception(), KeyboardInterrupt)
+    finally:
+        loop.close()
+
+
+def test_calls_made_by_woken_callers_form_the_next_batch(run: Callable[..., Any]) -> None:
+    async def main() -> None:
+        f = batched(lambda items: items, max_batch_size=64, wait_ms=3_600_000)
+
+        async def caller(number: int) -> None:
+            for step in range(10):
+                assert await f.acall((number, step)) == (number, step)
+
+        await asyncio.gather(*[caller(number) for number in range(64)])
+        assert f.stats.batches == 10
+
+    run(main())
+
+
+def test_ten_thousand_callers(run: Callable[..., Any]) -> None:
+    async def main() -> None:
+        f = batched(lambda items: [-item for item in items], max_batch_size=500)
+        assert await asyncio.gather(*[f.acall(number) for number in range(10_000)]) == [-number for number in range(10_000)]
+        assert f.stats.answered == 10_000
+
+    run(main())
+
+
+@since_312
+def test_eager_callers() -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        f = make("thread")
+        assert await asyncio.gather(*[by_create(by_await(f.acall(number))) for number in range(5)]) == [0, 10, 20, 30, 40]
+
+    asyncio.run(main())
+
+
+def test_the_pure_python_loop_machinery_can_wait_for_it_too() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(lambda loop, coroutine, **kwargs: asyncio.tasks._PyTask(coroutine, loop=loop, **kwargs))  # type: ignore[attr-defined]
+        f = make("thread")
+        assert await asyncio.gather(*[by_create(by_await(f.acall(number))) for number in range(5)]) == [0, 10, 20, 30, 40]
+        assert await by_create(f.acall(6)) == 60
+
+    asyncio.run(main())
+
+
+# -- cancelling --------------------------------------------------------------------------------
+
+
+async def stopping(gate: Gate, way: str, stop: Callable[[Any], Any]) -> Any:
+    """Let `stop` end the wait of one of three pending callers, before its batch is sealed."""
+    f = batched_by(way, gate)
+    first = f.acall("first")
+    await gate.aentered()
+    a, b, c = (f.acall(name) for name in "abc")
+    await stop(b)
+    await auntil(lambda: f.stats.pending == 2)
+    gate.open()
+    assert await asyncio.gather(first, a, c) == [("answer", name) for name in ("first", "a", "c")]
+    assert gate.items == ["first", "a", "c"]
+    assert f.stats.cancelled == 1
+    assert identity(f.stats)
+
+
+async def stop_itself(awaitable: Any) -> None:
+    assert awaitable.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await awaitable
+    assert awaitable.cancelled()
+    assert not awaitable.cancel()
+
+
+async def stop_its_awaiter(awaitable: Any) -> None:
+    waiting = asyncio.ensure_future(by_await(awaitable))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def stop_its_wrapper(awaitable: Any) -> None:
+    waiting = asyncio.create_task(awaitable)
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def stop_by_wait_for(awaitable: Any) -> None:
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(awaitable, 0.001)
+
+
+async def stop_by_timeout(awaitable: Any) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await awaitable
+
+
+async def stop_by_group(awaitable: Any) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(awaitable)
+            group.create_task(fail())
+    except BaseException as error:
+        assert [type(each) for each in error.exceptions] == [ZeroDivisionError]  # type: ignore[attr-defined]
+
+
+async def stop_by_gather(awaitable: Any) -> None:
+    together = asyncio.gather(awaitable, asyncio.sleep(3600))
+    await asyncio.sleep(0)
+    together.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await together
+
+
+STOPS: list[Any] = [stop_itself, stop_its_awaiter, stop_its_wrapper, stop_by_wait_for, stop_by_gather]
+if sys.version_info >= (3, 11):
+    STOPS += [stop_by_timeout, stop_by_group]
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_cancelled_before_sealing_it_never_reaches_the_handler(
+    run: Callable[..., Any], stop: Callable[[Any], Any], new_gate: Callable[..., Gate]
+) -> None:
+    async def main() -> None:
+        for way in WAYS:
+            await stopping(new_gate(), way, stop)
+
+    run(main())
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_cancelled_after_sealing_only_its_own_answer_is_dropped(
+    run: Callable[..., Any], stop: Callable[[Any], Any], new_gate: Callable[..., Gate]
+) -> None:
+    async def main() -> None:
+        for way in WAYS:
+            gate = new_gate()
+            f = batched_by(way, gate, max_batch_size=3, wait_ms=3_600_000)
+            a, b, c = (f.acall(name) for name in "abc")
+            await gate.aentered()
+            await stop(b)
+            gate.open()
+            assert await asyncio.gather(a, c) == [("answer", "a"), ("answer", "c")]
+            assert gate.batches == [["a", "b", "c"]]
+            await auntil(lambda f=f: f.stats.in_flight == 0)
+            assert identity(f.stats)
+            assert f.stats.answered >= 2
+            assert f.stats.failed == 0
+
+    run(main())
+
+
+def test_shielded_from_its_awaiter_it_goes_on(run: Callable[..., Any], gate: Gate) -> None:
+    async def main() -> None:
+        f = batched(gate.handler)
+        first = f.acall("first")
+        await gate.aentered()
+        awaitable = f.acall("a")
+
+        async def shielded() -> Any:
+            return await asyncio.shield(awaitable)
+
+        waiting = asyncio.create_task(shielded())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        gate.open()
+        assert await awaitable == ("answer", "a")
+        assert await first == ("answer", "first")
+
+    run(main())
+
+
+def test_cancelling_the_caller_of_everything_frees_everything(run: Callable[..., Any], gate: Gate) -> None:
+    async def main() -> None:
+        f = batched(gate.handler, max_queue=50)
+        first = f.acall("first")
+        await gate.aentered()
+        for _ in range(5):
+            together = asyncio.gather(*[f.acall(number) for number in range(50)])
+            await asyncio.sleep(0)
+            together.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await together
+            await auntil(lambda: f.stats.pending == 0)
+        gate.open()
+        assert await first == ("answer", "first")
+        assert gate.items == ["first"]
+        assert f.stats.cancelled == 250
+
+    run(main())
+
+
+def test_dropping_what_nobody_awaited_cancels(run: Callable[..., Any], gate: Gate) -> None:
+    async def main() -> None:
+        f = batched(gate.handler)
+        first = f.acall("first")
+        await gate.aentered()
+        f.acall("dropped")
+        kept = f.acall("kept")
+        gc.collect()
+        assert f.stats.pending == 1
+        gate.open()
+        assert await kept == ("answer", "kept")
+        assert await first == ("answer", "first")
+        assert gate.items == ["first", "kept"]
+        assert f.stats.cancelled == 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # unlike a coroutine, it needs no scolding
+        run(main())
+
+
+def test_what_was_waited_for_is_let_go(run: Callable[..., Any]) -> None:
+    class Thing:
+        pass
+
+    async def main() -> None:
+        f = batched(lambda items: [Thing() for _ in items])
+        item = Thing()
+        awaitable = f.acall(item)
+        watches = [weakref.ref(item), weakref.ref(await awaitable)]
+        del item, awaitable
+        await auntil(lambda: gc.collect() is None or all(watch() is None for watch in watches))
+
+    run(main())
+
+
+def test_an_item_in_flight_lives_as_long_as_its_handler_needs_it(run: Callable[..., Any]) -> None:
+    async def main() -> None:
+        with Batcher() as b:
+            awaitable = b.acall(["item"])
+            batch = b.next_batch()
+            awaitable.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await awaitable
+            del awaitable
+            gc.collect()
+            assert batch.items == [["item"]]
+            batch.complete(["nobody wants it"])
+
+    run(main())
+
+
+@since_311
+def test_uncancel_and_a_second_try(run: Callable[..., Any], gate: Gate) -> None:
+    async def main() -> None:
+        f = batched(gate.handler)
+        first = f.acall("first")
+        await gate.aentered()
+        try:
+            async with asyncio.timeout(0.001):
+                await f.acall("too slow")
+        except TimeoutError:
+            again = f.acall("again")
+        gate.open()
+        assert await again == ("answer", "again")
+        assert await first == ("answer", "first")
+        assert "too slow" not in gate.items
+
+    run(main())
