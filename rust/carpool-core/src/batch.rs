@@ -85,20 +85,20 @@ impl<B: Border> Batch<B> {
         self.requests.get(index)?.payload()
     }
 
-    /// Answers one request. A refused answer comes back.
+    /// Answers one request. A refused answer comes back; an accepted one is on its way once the
+    /// result of this is sent.
     pub fn answer(
         &mut self,
         index: usize,
         answer: B::Answer,
-    ) -> Result<(), (AnswerError, B::Answer)> {
+    ) -> Result<Outgoing<B>, (AnswerError, B::Answer)> {
         let len = self.len();
         match self.answered.get(index) {
             None => return Err((AnswerError::OutOfRange { index, len }, answer)),
             Some(true) => return Err((AnswerError::Answered { index }, answer)),
             Some(false) => {}
         }
-        self.deliver([(index, answer)]);
-        Ok(())
+        Ok(self.prepare([(index, answer)]))
     }
 
     /// Answers all requests at once, in order; with a wrong number, or if one has been answered
@@ -106,7 +106,7 @@ impl<B: Border> Batch<B> {
     pub fn answer_all(
         &mut self,
         answers: Vec<B::Answer>,
-    ) -> Result<(), (AnswerError, Vec<B::Answer>)> {
+    ) -> Result<Outgoing<B>, (AnswerError, Vec<B::Answer>)> {
         if answers.len() != self.len() {
             let (expected, actual) = (self.len(), answers.len());
             return Err((AnswerError::WrongLength { expected, actual }, answers));
@@ -114,24 +114,18 @@ impl<B: Border> Batch<B> {
         if let Some(index) = self.answered.iter().position(|&answered| answered) {
             return Err((AnswerError::Answered { index }, answers));
         }
-        self.deliver(answers.into_iter().enumerate());
-        Ok(())
+        Ok(self.prepare(answers.into_iter().enumerate()))
     }
 
     /// Answers what is unanswered.
-    pub fn answer_rest(&mut self, mut answer: impl FnMut(usize) -> B::Answer) {
-        let open: Vec<_> = (0..self.len())
-            .filter(|&index| !self.answered[index])
-            .collect();
-        let answers: Vec<_> = open
-            .into_iter()
-            .map(|index| (index, answer(index)))
-            .collect();
-        self.deliver(answers);
+    pub fn answer_rest(&mut self, mut answer: impl FnMut(usize) -> B::Answer) -> Outgoing<B> {
+        let open: Vec<_> = (0..self.len()).filter(|&index| !self.answered[index]).collect();
+        let answers: Vec<_> = open.into_iter().map(|index| (index, answer(index))).collect();
+        self.prepare(answers)
     }
 
-    /// Takes unanswered requests' answers to their callers, and gives the slot back after the last.
-    fn deliver(&mut self, answers: impl IntoIterator<Item = (usize, B::Answer)>) {
+    /// Stores the answers of unanswered requests.
+    fn prepare(&mut self, answers: impl IntoIterator<Item = (usize, B::Answer)>) -> Outgoing<B> {
         let mut delivery = Delivery::new();
         let mut payloads = Vec::new();
         for (index, answer) in answers {
@@ -141,20 +135,48 @@ impl<B: Border> Batch<B> {
             payloads.extend(self.requests[index].release());
             delivery.add(self.requests[index].handle(), answer);
         }
-        if delivery.is_empty() {
-            return;
-        }
-        let ended = (self.left == 0).then_some(self.sealed);
-        route::route(&self.shared, delivery, ended);
-        // Last: dropping a payload may run the border's code, which may come back to this batcher.
-        drop(payloads);
+        let ended = (self.left == 0 && !delivery.is_empty()).then_some(self.sealed);
+        Outgoing { shared: self.shared.clone(), delivery, ended, payloads }
     }
 }
 
 impl<B: Border> Drop for Batch<B> {
     fn drop(&mut self) {
         if self.left > 0 {
-            self.answer_rest(|_| B::failure(Failure::Abandoned));
+            self.answer_rest(|_| B::failure(Failure::Abandoned)).send();
         }
+    }
+}
+
+/// Stored answers that nobody has seen yet. Sending runs the border's code (wakes, drops), so whoever
+/// keeps a batch behind a lock releases that first. Dropping sends too: nothing stored is lost.
+#[must_use = "the callers wait until it is sent"]
+pub struct Outgoing<B: Border> {
+    shared: Arc<Shared<B>>,
+    delivery: Delivery<B>,
+    ended: Option<Nanos>,
+    payloads: Vec<B::Payload>,
+}
+
+impl<B: Border> Outgoing<B> {
+    /// Whether these are the last answers of the batch.
+    pub fn is_last(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Counts the answers, lets them be seen, gives the slot back after the last, wakes the callers.
+    pub fn send(self) {
+        drop(self);
+    }
+}
+
+impl<B: Border> Drop for Outgoing<B> {
+    fn drop(&mut self) {
+        if !self.delivery.is_empty() {
+            let delivery = std::mem::replace(&mut self.delivery, Delivery::new());
+            route::route(&self.shared, delivery, self.ended.take());
+        }
+        // Payloads last: dropping one may run the border's code, which may come back here.
+        self.payloads.clear();
     }
 }

@@ -8,7 +8,7 @@ use crate::error::Refused;
 use crate::limits::{BadLimit, Limits};
 use crate::request::Terms;
 use crate::scheduler::{Phase, Shared};
-use crate::slot::{Pulled, Seat, pull_own};
+use crate::slot::{Pulled, Seat, pull_own, try_pull};
 use crate::stats::Snapshot;
 use crate::submit::{Announce, Ticket, submit};
 use crate::sync::Arc;
@@ -72,6 +72,18 @@ impl<B: Border> Batcher<B> {
     /// A place to wait for batches.
     pub fn seat(&self) -> Seat<B> {
         Seat::new(self.shared.clone())
+    }
+
+    /// A batch of at most `size` if one is due and a slot is free, else when to ask again. Nothing is
+    /// left behind: for slots that are told of new requests and of free slots in another way.
+    pub fn try_pull(&self, size: usize) -> Pulled<B> {
+        try_pull(&self.shared, size)
+    }
+
+    /// How many requests are pending.
+    #[inline]
+    pub fn pending(&self) -> usize {
+        self.shared.admission.count()
     }
 
     /// For a caller that runs batches itself: the batch its own request leaves with, if that is due

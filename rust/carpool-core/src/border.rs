@@ -47,4 +47,9 @@ pub trait Border: Sized + Send + Sync + 'static {
     fn runner(_waiter: &Self::Waiter) -> Option<&std::task::Waker> {
         None
     }
+
+    /// Whom to wake when a request that waited for room is let into the queue.
+    fn let_in(waiter: &Self::Waiter) -> Option<&std::task::Waker> {
+        Self::runner(waiter)
+    }
 }

@@ -34,7 +34,7 @@ pub mod stats;
 pub mod submit;
 mod sync;
 
-pub use batch::Batch;
+pub use batch::{Batch, Outgoing};
 pub use batcher::Batcher;
 pub use border::{Border, Failure};
 pub use clock::{Clock, ManualClock, Nanos, SystemClock};

@@ -73,13 +73,6 @@ impl<B: Border> Seat<B> {
         }
     }
 
-    /// Asks once, without waiting and without staying in line.
-    pub fn try_pull(&mut self, size: usize) -> Pulled<B> {
-        let pulled = self.poll(Waker::noop(), size);
-        self.leave();
-        pulled
-    }
-
     /// Stops waiting; a wake that was on its way goes to the next in line.
     pub fn leave(&mut self) {
         let now = self.shared.clock.now();
@@ -118,6 +111,24 @@ impl<B: Border> Seat<B> {
 impl<B: Border> Drop for Seat<B> {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+/// Asks once, without a seat.
+pub(crate) fn try_pull<B: Border>(shared: &Arc<Shared<B>>, size: usize) -> Pulled<B> {
+    let now = shared.clock.now();
+    let pulled = shared.locked(|state, out| {
+        state.take_in(shared, out);
+        let closed = state.is_drained(shared);
+        let sealed = state.seal_due(shared, size, now, out);
+        state.settle(shared, now, out);
+        sealed.map_err(|decision| (closed, decision))
+    });
+    match pulled {
+        Ok(sealed) => Pulled::Batch(Batch::new(shared.clone(), sealed)),
+        Err((true, _)) => Pulled::Closed,
+        Err((false, Decision::Wait { until, .. })) => Pulled::Wait(until),
+        Err((false, Decision::Leave(_))) => Pulled::Wait(Some(now)),
     }
 }
 

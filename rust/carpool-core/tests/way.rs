@@ -43,9 +43,9 @@ fn a_lone_request_leaves_at_once_without_wait() {
     let (batcher, _) = batcher(limits(4, 0));
     let log = Log::default();
     let ticket = batcher.submit(7, log.waiter(1)).unwrap();
-    let mut b = batch(batcher.seat().try_pull(usize::MAX));
+    let mut b = batch(batcher.try_pull(usize::MAX));
     assert_eq!((taken(&b), b.reason()), (vec![7], Reason::Idle));
-    b.answer_all(vec![Ok(70)]).unwrap();
+    b.answer_all(vec![Ok(70)]).unwrap().send();
     assert_eq!(ticket.take(), Some(Ok(70)));
     assert_eq!(ticket.take(), None);
     assert_eq!(log.woken(), [1]);
@@ -108,7 +108,7 @@ fn a_busy_slot_lets_the_next_batch_fill() {
         .collect();
     assert_eq!(waits(seat.poll(&waker, 32)), None);
     assert_eq!(bell.rings(), 0);
-    running.answer_all(vec![Ok(0)]).unwrap();
+    running.answer_all(vec![Ok(0)]).unwrap().send();
     assert_eq!(bell.rings(), 1);
     assert_eq!(
         taken(&batch(seat.poll(&waker, 32))),
@@ -133,7 +133,7 @@ fn a_cancelled_request_never_leaves_and_frees_its_place() {
     assert_eq!(a.cancel(), (Cancelled::Pending, Some(0)));
     assert_eq!(a.cancel(), (Cancelled::TooLate, None));
     let _c = batcher.submit(3, log.waiter(3)).unwrap();
-    assert_eq!(taken(&batch(batcher.seat().try_pull(4))), [1, 3]);
+    assert_eq!(taken(&batch(batcher.try_pull(4))), [1, 3]);
     let s = batcher.snapshot();
     assert_eq!(
         (s.submitted, s.cancelled, s.rejected, s.failed, s.batches),
@@ -150,10 +150,9 @@ fn a_batch_is_not_full_of_cancelled_requests() {
     let b = batcher.submit(1, log.waiter(1)).unwrap();
     let c = batcher.submit(2, log.waiter(2)).unwrap();
     b.cancel();
-    let mut seat = batcher.seat();
-    assert_eq!(waits(seat.try_pull(2)), Some(10 * MS));
+    assert_eq!(waits(batcher.try_pull(2)), Some(10 * MS));
     let _d = batcher.submit(3, log.waiter(3)).unwrap();
-    assert_eq!(taken(&batch(seat.try_pull(2))), [2, 3]);
+    assert_eq!(taken(&batch(batcher.try_pull(2))), [2, 3]);
     drop(c);
 }
 
@@ -163,10 +162,10 @@ fn a_cancel_in_flight_drops_the_answer_alone() {
     let log = Log::default();
     let a = batcher.submit(0, log.waiter(0)).unwrap();
     let b = batcher.submit(1, log.waiter(1)).unwrap();
-    let mut running = batch(batcher.seat().try_pull(4));
+    let mut running = batch(batcher.try_pull(4));
     assert_eq!(a.cancel(), (Cancelled::InFlight, None));
     assert_eq!(batcher.snapshot().in_flight, 2);
-    running.answer_all(vec![Ok(0), Ok(10)]).unwrap();
+    running.answer_all(vec![Ok(0), Ok(10)]).unwrap().send();
     assert_eq!((a.take(), b.take()), (None, Some(Ok(10))));
     assert_eq!(log.woken(), [1]);
     let s = batcher.snapshot();
@@ -183,19 +182,19 @@ fn an_unanswered_batch_abandons_and_gives_the_slot_back() {
     let tickets: Vec<_> = (0..3)
         .map(|i| batcher.submit(i, log.waiter(i)).unwrap())
         .collect();
-    let mut running = batch(batcher.seat().try_pull(4));
-    running.answer(1, Ok(11)).unwrap();
+    let mut running = batch(batcher.try_pull(4));
+    running.answer(1, Ok(11)).unwrap().send();
     assert!(running.answer(1, Ok(12)).is_err());
     assert!(running.answer(3, Ok(12)).is_err());
     let _next = batcher.submit(9, log.waiter(9)).unwrap();
-    assert_eq!(waits(batcher.seat().try_pull(4)), None);
+    assert_eq!(waits(batcher.try_pull(4)), None);
     drop(running);
     let got: Vec<_> = tickets.iter().map(|t| t.take().unwrap()).collect();
     assert_eq!(
         got,
         [Err(Failure::Abandoned), Ok(11), Err(Failure::Abandoned)]
     );
-    assert_eq!(taken(&batch(batcher.seat().try_pull(4))), [9]);
+    assert_eq!(taken(&batch(batcher.try_pull(4))), [9]);
 }
 
 #[test]
@@ -205,11 +204,11 @@ fn wrong_lengths_come_back_and_change_nothing() {
     let _t: Vec<_> = (0..2)
         .map(|i| batcher.submit(i, log.waiter(i)).unwrap())
         .collect();
-    let mut running = batch(batcher.seat().try_pull(4));
-    let (_, back) = running.answer_all(vec![Ok(1)]).unwrap_err();
+    let mut running = batch(batcher.try_pull(4));
+    let (_, back) = running.answer_all(vec![Ok(1)]).err().unwrap();
     assert_eq!(back, [Ok(1)]);
     assert_eq!(running.left(), 2);
-    running.answer_all(vec![Ok(1), Ok(2)]).unwrap();
+    running.answer_all(vec![Ok(1), Ok(2)]).unwrap().send();
 }
 
 #[test]
@@ -227,11 +226,10 @@ fn who_waits_for_room_comes_in_by_order_of_arrival() {
     assert_eq!(tickets[2].cancel(), (Cancelled::InLobby, Some(2)));
     assert_eq!(tickets[0].cancel(), (Cancelled::Pending, Some(0)));
     let mut order = Vec::new();
-    let mut seat = batcher.seat();
     for _ in 0..3 {
-        let mut b = batch(seat.try_pull(1));
+        let mut b = batch(batcher.try_pull(1));
         order.extend(taken(&b));
-        b.answer_all(vec![Ok(0)]).unwrap();
+        b.answer_all(vec![Ok(0)]).unwrap().send();
     }
     assert_eq!(order, [1, 3, 4]);
     let s = batcher.snapshot();
@@ -254,17 +252,16 @@ fn a_drain_runs_what_is_pending_and_a_failure_does_not() {
             Refusal::Closed
         );
         assert_eq!(batcher.poll_ended(&waker), !drain);
-        let mut seat = batcher.seat();
         if drain {
-            let mut b = batch(seat.try_pull(4));
+            let mut b = batch(batcher.try_pull(4));
             assert_eq!(b.reason(), Reason::Close);
-            b.answer_all(vec![Ok(50)]).unwrap();
+            b.answer_all(vec![Ok(50)]).unwrap().send();
             assert_eq!(bell.rings(), 1);
             assert_eq!(ticket.take(), Some(Ok(50)));
         } else {
             assert_eq!(ticket.take(), Some(Err(Failure::Closed)));
         }
-        assert!(matches!(seat.try_pull(4), Pulled::Closed));
+        assert!(matches!(batcher.try_pull(4), Pulled::Closed));
         assert!(batcher.poll_ended(&waker));
     }
 }
@@ -281,7 +278,7 @@ fn a_flush_makes_leave_what_is_there_and_nothing_later() {
     assert_eq!(bell.rings(), 1);
     let mut b = batch(seat.poll(&waker, 4));
     assert_eq!((taken(&b), b.reason()), (vec![1], Reason::Flush));
-    b.answer_all(vec![Ok(1)]).unwrap();
+    b.answer_all(vec![Ok(1)]).unwrap().send();
     clock.advance(1);
     let _b = batcher.submit(2, log.waiter(2)).unwrap();
     assert_eq!(waits(seat.poll(&waker, 4)), Some(1000 * MS + 1));
@@ -319,7 +316,7 @@ fn the_end_of_a_batch_wakes_the_caller_of_the_oldest() {
     waiter.runner = Some(waker);
     let b = batcher.submit(2, waiter).unwrap();
     assert_eq!(waits(batcher.pull_own(&b)), None);
-    running.answer_all(vec![Ok(1)]).unwrap();
+    running.answer_all(vec![Ok(1)]).unwrap().send();
     assert_eq!(bell.rings(), 1);
     assert_eq!(taken(&batch(batcher.pull_own(&b))), [2]);
 }

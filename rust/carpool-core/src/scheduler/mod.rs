@@ -215,7 +215,7 @@ impl<B: Border> State<B> {
                 if shared.has_budget() {
                     shared.cost.fetch_add(request.terms.cost, Relaxed);
                 }
-                out.wakes.extend(B::runner(request.waiter()).cloned());
+                out.wakes.extend(B::let_in(request.waiter()).cloned());
                 self.pending.push(request);
             }
             if room > 0 {

@@ -1,0 +1,2 @@
+#![cfg(loom)]
+use carpool_core as _;
