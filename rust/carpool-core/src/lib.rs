@@ -23,6 +23,9 @@ pub mod border;
 pub mod clock;
 pub mod error;
 pub mod limits;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod model;
 pub mod park;
 pub mod queue;
 pub mod reply;

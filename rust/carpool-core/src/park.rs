@@ -2,16 +2,15 @@
 //! machine allows.
 
 use std::task::Waker;
+#[cfg(not(loom))]
 use std::time::Duration;
 
 use crate::clock::Nanos;
 
-#[cfg(loom)]
-use loom::thread;
 #[cfg(not(loom))]
-use std::thread;
+use std::thread::{Thread, current, park, park_timeout};
 
-struct Unpark(thread::Thread);
+struct Unpark(Thread);
 
 impl std::task::Wake for Unpark {
     fn wake(self: std::sync::Arc<Self>) {
@@ -23,39 +22,70 @@ impl std::task::Wake for Unpark {
 }
 
 /// The present thread's own parking place.
-pub struct Parker(Waker);
+pub struct Parker {
+    waker: Waker,
+    #[cfg(loom)]
+    thread: Thread,
+}
 
 impl Parker {
     /// For the calling thread; must not leave it.
     pub fn here() -> Self {
-        Self(std::sync::Arc::new(Unpark(thread::current())).into())
+        let thread = current();
+        Self {
+            #[cfg(loom)]
+            thread: thread.clone(),
+            waker: std::sync::Arc::new(Unpark(thread)).into(),
+        }
     }
 
     /// Wakes the thread this was made on.
     pub fn waker(&self) -> &Waker {
-        &self.0
+        &self.waker
     }
 
     /// Sleeps until woken or `nanos` have passed; may return early for no reason.
     #[cfg(not(loom))]
     pub fn park(&self, nanos: Option<Nanos>) {
         match nanos {
-            None => thread::park(),
+            None => park(),
             Some(nanos) => {
                 let _exact = ExactTimers::on_this_thread();
-                thread::park_timeout(Duration::from_nanos(nanos));
+                park_timeout(Duration::from_nanos(nanos));
             }
         }
     }
 
-    /// Loom knows no time: every wait with a limit may be over at once.
+    /// In a model time stands still: no limit is ever over, only a wake helps.
     #[cfg(loom)]
-    pub fn park(&self, nanos: Option<Nanos>) {
-        match nanos.map(Duration::from_nanos) {
-            None => thread::park(),
-            Some(_) => thread::yield_now(),
+    pub fn park(&self, _nanos: Option<Nanos>) {
+        self.thread.park();
+    }
+}
+
+/// Loom's own `unpark` is lost on a thread that waits for a lock; std's is not.
+#[cfg(loom)]
+#[derive(Clone)]
+struct Thread(std::sync::Arc<(loom::sync::Mutex<bool>, loom::sync::Condvar)>);
+
+#[cfg(loom)]
+impl Thread {
+    fn unpark(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_one();
+    }
+
+    fn park(&self) {
+        let mut woken = self.0.0.lock().unwrap();
+        while !std::mem::take(&mut *woken) {
+            woken = self.0.1.wait(woken).unwrap();
         }
     }
+}
+
+#[cfg(loom)]
+fn current() -> Thread {
+    Thread(std::sync::Arc::default())
 }
 
 /// Linux may delay a thread's timers by 50 µs to save wake-ups; while a batch is due that is too much.

@@ -80,6 +80,9 @@ pub(crate) fn route<B: Border>(
         if let Some(sealed) = ended {
             counters.runs.add(since(sealed, now));
             state.free_slots += 1;
+        }
+        // The last answer sent need not be the last one prepared.
+        if ended.is_some() || state.has_ended(shared) {
             state.settle(shared, now, out);
         }
     });

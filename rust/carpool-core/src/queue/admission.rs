@@ -11,6 +11,7 @@ use crate::sync::atomic::{
     AtomicUsize,
     Ordering::{AcqRel, Acquire, SeqCst},
 };
+use crate::sync::store_load_order;
 
 const CLOSED: usize = 1 << (usize::BITS - 1);
 const COUNT: usize = CLOSED - 1;
@@ -71,7 +72,10 @@ impl Admission {
 
     /// Counts in up to `wanted` requests that waited for room, also while closing; how many.
     pub fn enter_waiting(&self, wanted: usize) -> usize {
-        let mut word = self.word.load(Acquire);
+        // Who waits for room has made its number known before: either this sees the place that a
+        // cancel frees, or the cancel sees the number.
+        store_load_order();
+        let mut word = self.word.load(SeqCst);
         loop {
             let room = self.bound.saturating_sub(word & COUNT).min(wanted);
             if room == 0 {
@@ -91,6 +95,7 @@ impl Admission {
     #[inline]
     pub fn leave(&self, n: usize) {
         self.word.fetch_sub(n, SeqCst);
+        store_load_order();
     }
 
     /// Refuses everything from now on; true for the call that closed.

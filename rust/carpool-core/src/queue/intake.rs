@@ -59,7 +59,9 @@ impl<B: Border> Intake<B> {
 
     /// Takes everything, oldest push first.
     pub(crate) fn drain(&self, mut each: impl FnMut(Handle<B>)) {
-        if self.newest.load(Relaxed).is_null() {
+        // Also the second access of a close, which has set its flag: a push that this look misses
+        // must see the flag.
+        if self.is_empty() {
             return;
         }
         let mut newest = self.newest.swap(null_mut(), AcqRel);

@@ -164,7 +164,7 @@ impl<B: Border> Shared<B> {
     }
 
     /// Brings everything in line after a change that a waiting slot, caller or close may care about.
-    pub(crate) fn settle_now(self: &Arc<Self>) {
+    pub(crate) fn settle_now(&self) {
         let now = self.now();
         self.locked(|state, out| state.settle(self, now, out));
     }
@@ -227,6 +227,7 @@ impl<B: Border> State<B> {
 
     /// Claims everything that is pending or waits for room, to be failed after unlocking.
     fn fail_all(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) {
+        let before = out.failing.len();
         let (mut n, mut cost) = (0, 0);
         for handle in self.lobby.drain(..) {
             // Not counted in yet, so not counted out.
@@ -251,7 +252,7 @@ impl<B: Border> State<B> {
                 Err(handle) => out.garbage.push(handle),
             }
         }
-        self.counters.failed += out.failing.len() as u64;
+        self.counters.failed += (out.failing.len() - before) as u64;
         shared.leave_queue(n, cost);
         shared.dead.store(0, Relaxed);
     }
@@ -341,7 +342,7 @@ impl<B: Border> State<B> {
                     }
                 }
                 Decision::Wait { until, .. } => {
-                    let head = self.pending.most_urgent();
+                    let head = self.pending.head(key);
                     let keeps = head.is_some_and(|head| Arc::ptr_eq(head, own));
                     if keeps && until.is_some() {
                         out.garbage.extend(self.keeper.replace(own.clone()));
@@ -428,7 +429,7 @@ impl<B: Border> State<B> {
                 break;
             }
             let Some(size) = self.slots.front_size() else {
-                self.settle_callers(out);
+                self.settle_callers(shared, now, out);
                 break;
             };
             match self.look(shared, size, now, out).1 {
@@ -453,12 +454,15 @@ impl<B: Border> State<B> {
         shared.need.withdraw();
     }
 
-    /// Without a waiting slot, the caller of the oldest request keeps the time and runs the batch.
-    fn settle_callers(&mut self, out: &mut Outbox<B>) {
+    /// Without a waiting slot, the caller of the request that leads the next batch keeps the time and
+    /// runs it.
+    fn settle_callers(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
         if self.free_slots == 0 {
             return;
         }
-        let Some(head) = self.pending.most_urgent() else {
+        // The look drops dead heads: one that was cancelled must not go on keeping the time.
+        let (key, _) = self.look(shared, shared.limits.max_batch_size, now, out);
+        let Some(head) = self.pending.head(key) else {
             out.drop_later(self.keeper.take());
             return;
         };

@@ -314,9 +314,8 @@ impl<H: Queued> Pending<H> {
         }
     }
 
-    /// The request that goes first of all, as far as the indices know.
-    pub fn most_urgent(&self) -> Option<&H> {
-        let &(_, key) = self.by_urgency.first()?;
+    /// The request of the group of `key` that goes first.
+    pub fn head(&self, key: u64) -> Option<&H> {
         let group = self.groups.get(&key)?;
         group.lanes[group.first_lane()?].queue.front()
     }

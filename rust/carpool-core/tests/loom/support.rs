@@ -1,0 +1,94 @@
+//! The border of the models: small numbers, and a caller who parks.
+
+use std::task::Waker;
+
+use carpool_core::border::{Border, Failure};
+use carpool_core::park::Parker;
+use carpool_core::request::{Handle, Terms};
+use carpool_core::submit::Announce;
+use carpool_core::{Batch, Batcher, Limits, ManualClock, Overflow, Pulled, Seat, Ticket};
+
+/// The border.
+pub(crate) struct Model;
+
+/// Who waits: woken with the answer, and as one that runs batches itself.
+#[derive(Default)]
+pub(crate) struct Waiter {
+    pub(crate) caller: Option<Waker>,
+    pub(crate) runner: Option<Waker>,
+}
+
+impl Border for Model {
+    type Payload = u8;
+    type Answer = Result<u8, Failure>;
+    type Waiter = Waiter;
+    type Wakes = Vec<Waker>;
+    type Clock = ManualClock;
+
+    fn failure(why: Failure) -> Self::Answer {
+        Err(why)
+    }
+    fn is_failure(answer: &Self::Answer) -> bool {
+        answer.is_err()
+    }
+    fn wake(request: &Handle<Self>, wakes: &mut Self::Wakes) {
+        wakes.extend(request.waiter().caller.clone());
+    }
+    fn fire(wakes: Self::Wakes) {
+        wakes.into_iter().for_each(Waker::wake);
+    }
+    fn runner(waiter: &Self::Waiter) -> Option<&Waker> {
+        waiter.runner.as_ref()
+    }
+}
+
+/// One slot, room for plenty.
+pub(crate) fn limits(max_batch_size: usize, wait: u64) -> Limits {
+    Limits {
+        max_batch_size,
+        wait,
+        max_queue: 8,
+        overflow: Overflow::Raise,
+        slots: 1,
+        ..Limits::default()
+    }
+}
+
+pub(crate) fn batcher(limits: Limits) -> Batcher<Model> {
+    Batcher::new(limits, ManualClock::default()).unwrap()
+}
+
+/// Submits for nobody in particular.
+pub(crate) fn submit(batcher: &Batcher<Model>, payload: u8) -> Option<Ticket<Model>> {
+    batcher.submit(payload, Waiter::default()).ok()
+}
+
+/// Submits for a caller that runs its own batches, parked at `parker`.
+pub(crate) fn submit_own(batcher: &Batcher<Model>, payload: u8, parker: &Parker) -> Ticket<Model> {
+    let waiter = Waiter {
+        caller: Some(parker.waker().clone()),
+        runner: Some(parker.waker().clone()),
+    };
+    let terms = Terms::at(batcher.now());
+    let ticket = batcher.submit_with(payload, waiter, terms, Announce::No);
+    ticket.unwrap_or_else(|refused| panic!("{refused:?}"))
+}
+
+/// Waits for a batch; `None` once closed and drained.
+pub(crate) fn pull(seat: &mut Seat<Model>, parker: &Parker, size: usize) -> Option<Batch<Model>> {
+    match seat.pull(parker, size, None, || false) {
+        Pulled::Batch(batch) => Some(batch),
+        Pulled::Closed => None,
+        Pulled::Wait(_) => panic!("nobody told it to stop"),
+    }
+}
+
+/// Answers every request with ten times its payload; the payloads.
+pub(crate) fn serve(mut batch: Batch<Model>) -> Vec<u8> {
+    let payloads: Vec<u8> = (0..batch.len())
+        .map(|i| *batch.payload(i).unwrap())
+        .collect();
+    let answers = payloads.iter().map(|payload| Ok(payload * 10)).collect();
+    batch.answer_all(answers).unwrap().send();
+    payloads
+}
