@@ -134,7 +134,7 @@ def test_after_closing_every_call_says_so(kind: str, way: str) -> None:
 
 
 def test_calls_while_it_drains_are_refused_and_the_accepted_are_kept(gate: Gate) -> None:
-    f = batched(gate.handler)
+    f = batched(gate.handler, max_queue=10**6)
     accepted = [f.submit("running")]
     gate.entered()
     closing = in_thread(f.close)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from carpool import batched
+from carpool import BatcherClosed, batched
 from gates import Gate, in_thread, until
 
 
@@ -138,7 +138,7 @@ def test_a_method_can_be_closed_alone() -> None:
     assert two.embed(1) == 2
     assert two.embed.close() is True
     assert not two.embed.healthy
-    with pytest.raises(Exception, match="closed"):
+    with pytest.raises(BatcherClosed):
         two.embed(1)
     assert ten.embed(1) == 10
     assert ten.embed.healthy

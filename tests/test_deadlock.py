@@ -1,0 +1,506 @@
+"""Deadlock: what could only wait for itself is told so at once; what could not is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from carpool import Batcher, HandlerError, WouldDeadlock, batched
+from gates import WAYS, Gate, batched_by, identity, in_thread
+
+
+def attempt(call: Callable[[], Any]) -> Any:
+    """Its result, or the WouldDeadlock it raised."""
+    try:
+        return call()
+    except WouldDeadlock as error:
+        return error
+
+
+async def aattempt(call: Callable[[], Any]) -> Any:
+    try:
+        return await call()
+    except WouldDeadlock as error:
+        return error
+
+
+# -- from inside the handler -------------------------------------------------------------------
+
+
+WAITS: dict[str, Callable[[Any], Any]] = {
+    "call": lambda f: f("inner"),
+    "result": lambda f: f.submit("inner").result(),
+    "exception": lambda f: f.submit("inner").exception(),
+    "result in time": lambda f: f.submit("inner").result(timeout=3600),
+}
+
+
+@pytest.mark.parametrize("executor", ["thread", "caller"])
+@pytest.mark.parametrize("wait", WAITS)
+def test_waiting_for_oneself_in_a_handler(executor: str, wait: str) -> None:
+    found: list[Any] = []
+
+    def handler(items: list[Any]) -> list[Any]:
+        if "outer" in items:
+            found.append(attempt(lambda: WAITS[wait](f)))
+        return items
+
+    f = batched(handler, executor=executor, name="ouroboros")
+    assert f("outer") == "outer"
+    assert isinstance(found[0], WouldDeadlock)
+    assert isinstance(found[0], RuntimeError)
+    assert "ouroboros" in str(found[0])
+    assert f("after") == "after"
+    f.close()
+    assert identity(f.stats)
+
+
+AWAITS: dict[str, Callable[[Any], Any]] = {
+    "acall": lambda f: f.acall("inner"),
+    "call": lambda f: f("inner"),
+    "future": lambda f: f.submit("inner"),
+    "wait_for": lambda f: asyncio.wait_for(f.acall("inner"), 3600),
+    "gather": lambda f: asyncio.gather(f.acall("inner")),
+    "create": lambda f: asyncio.create_task(by_await(f)),
+}
+
+
+async def by_await(f: Any) -> Any:
+    return await f.acall("inner")
+
+
+@pytest.mark.parametrize("executor", ["loop", "thread"])
+@pytest.mark.parametrize("wait", AWAITS)
+def test_awaiting_oneself_in_an_async_handler(executor: str, wait: str) -> None:
+    async def main() -> None:
+        found: list[Any] = []
+
+        async def handler(items: list[Any]) -> list[Any]:
+            if "outer" in items:
+                found.append(await aattempt(lambda: AWAITS[wait](f)))
+            return items
+
+        f = batched(handler, executor=executor)
+        assert await f("outer") == "outer"
+        assert isinstance(found[0], WouldDeadlock)
+        assert await f("after") == "after"
+
+    asyncio.run(main())
+
+
+def test_uncaught_it_reaches_the_caller_as_its_own_type(way: str) -> None:
+    async def main() -> None:
+        if way in ("loop", "thread-async"):
+
+            async def handler(items: list[Any]) -> list[Any]:
+                return [await f.acall(item) for item in items]
+
+        else:
+
+            def handler(items: list[Any]) -> list[Any]:  # type: ignore[misc]
+                return [f(item) for item in items]
+
+        f = batched(handler, executor=way.removesuffix("-async"))
+        with pytest.raises(WouldDeadlock):
+            await f.acall(1)
+
+    asyncio.run(main())
+
+
+def test_a_circle_of_two() -> None:
+    found: list[Any] = []
+
+    @batched
+    def a(items: list[Any]) -> list[Any]:
+        return [b(item) for item in items]
+
+    @batched
+    def b(items: list[Any]) -> list[Any]:
+        found.append(attempt(lambda: a("again")))
+        return items
+
+    assert a("start") == "start"
+    assert isinstance(found[0], WouldDeadlock)
+    found.clear()
+    assert a("once more") == "once more"
+    assert isinstance(found[0], WouldDeadlock)
+
+
+@pytest.mark.parametrize("executor", ["loop", "thread"])
+def test_a_circle_of_three_awaited(executor: str) -> None:
+    async def main() -> None:
+        found: list[Any] = []
+
+        @batched(executor=executor)
+        async def a(items: list[Any]) -> list[Any]:
+            return [await b(item) for item in items]
+
+        @batched(executor=executor)
+        async def b(items: list[Any]) -> list[Any]:
+            return list(await asyncio.gather(*[c.acall(item) for item in items]))
+
+        @batched(executor=executor)
+        async def c(items: list[Any]) -> list[Any]:
+            found.append(await aattempt(lambda: a("again")))
+            return items
+
+        assert await a("start") == "start"
+        assert isinstance(found[0], WouldDeadlock)
+
+    asyncio.run(main())
+
+
+def test_a_circle_through_different_executors() -> None:
+    found: list[Any] = []
+
+    @batched(executor="caller")
+    def a(items: list[Any]) -> list[Any]:
+        return [b(item) for item in items]
+
+    @batched(executor="thread")
+    def b(items: list[Any]) -> list[Any]:
+        return [c.submit(item).result() for item in items]
+
+    @batched(executor="thread")
+    async def c(items: list[Any]) -> list[Any]:
+        found.append(attempt(lambda: a("again")))
+        return items
+
+    assert a("start") == "start"
+    assert isinstance(found[0], WouldDeadlock)
+
+
+def test_a_second_slot_bears_one_more_level() -> None:
+    depths: list[int] = []
+
+    @batched(max_concurrent_batches=2)
+    def down(items: list[int]) -> list[Any]:
+        depths.extend(items)
+        return ["bottom" if item == 0 else f"{attempt(lambda item=item: down(item - 1))}" for item in items]
+
+    assert down(0) == "bottom"
+    assert down(1) == "bottom"
+    assert depths == [0, 1, 0]
+    assert "bottom" not in down(2)  # the third level has no slot left
+    assert down(1) == "bottom"
+
+
+def test_a_batch_of_several_remembers_where_each_arose() -> None:
+    """Only one of the requests in B's batch comes from A's handler, and that one suffices."""
+    found: list[Any] = []
+    together = threading.Event()
+
+    @batched
+    def a(items: list[Any]) -> list[Any]:
+        future = b.submit("from a")
+        together.set()
+        return [future.result()]
+
+    @batched(max_batch_size=2, wait_ms=3_600_000)
+    def b(items: list[Any]) -> list[Any]:
+        found.append(attempt(lambda: a("again")))
+        return items
+
+    started = in_thread(a, "start")
+    assert together.wait(20)
+    assert b("a stranger") == "a stranger"
+    assert started.result(20) == "from a"
+    assert isinstance(found[0], WouldDeadlock)
+
+
+# -- closing -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("executor", ["thread", "caller"])
+def test_a_draining_close_in_the_handler(executor: str) -> None:
+    found: list[Any] = []
+
+    def handler(items: list[Any]) -> list[Any]:
+        found.append(attempt(f.close))
+        return items
+
+    f = batched(handler, executor=executor)
+    assert f(1) == 1
+    assert isinstance(found[0], WouldDeadlock)
+    assert f(2) == 2  # it has not been closed
+    assert f.close() is True
+
+
+def test_a_draining_close_on_the_loop_that_must_run_the_handler() -> None:
+    async def main() -> None:
+        @batched
+        async def f(items: list[int]) -> list[int]:
+            return items
+
+        call = f(1)
+        assert isinstance(attempt(f.close), WouldDeadlock)
+        assert isinstance(attempt(lambda: f.close(drain=True, timeout=3600)), WouldDeadlock)
+        assert await call == 1
+        assert await f(2) == 2  # refused means: not closed
+        assert f.close() is True  # nothing outstanding, nothing to wait for
+
+    asyncio.run(main())
+
+
+def test_awaiting_the_close_on_that_loop_is_fine() -> None:
+    async def main() -> None:
+        @batched
+        async def f(items: list[int]) -> list[int]:
+            return items
+
+        call = f(1)
+        assert await f.aclose() is True
+        assert await call == 1
+
+    asyncio.run(main())
+
+
+# -- blocking the loop that must run the handler -----------------------------------------------
+
+
+def test_blocking_the_loop_that_must_run_the_handler(new_gate: Callable[..., Gate]) -> None:
+    async def main() -> None:
+        gate = new_gate()
+        f = batched(gate.ahandler, max_queue=1)
+        future = f.submit("a")
+        for ask in (future.result, future.exception, lambda: future.result(timeout=3600)):
+            assert isinstance(attempt(ask), WouldDeadlock)
+        gate.open()
+        assert await future == ("answer", "a")
+        assert future.result() == ("answer", "a")  # done: nothing to wait for
+
+    asyncio.run(main())
+
+
+def test_waiting_for_room_on_the_loop_that_must_make_it(new_gate: Callable[..., Gate]) -> None:
+    async def main() -> None:
+        gate = new_gate()
+        f = batched(gate.ahandler, max_queue=1, overflow="wait")
+        running = f("running")
+        await gate.aentered()
+        pending = f.submit("pending")  # room: fine
+        assert isinstance(attempt(lambda: f.submit("no room")), WouldDeadlock)
+        waiting = f.acall("this one can wait")
+        gate.open()
+        assert await asyncio.gather(running, waiting) == [("answer", "running"), ("answer", "this one can wait")]
+        assert await pending == ("answer", "pending")
+        assert "no room" not in gate.items
+        assert identity(f.stats)
+
+    asyncio.run(main())
+
+
+def test_waiting_from_another_thread_is_fine(new_gate: Callable[..., Gate]) -> None:
+    async def main() -> None:
+        gate = new_gate()
+        gate.open()
+        f = batched(gate.ahandler)
+        future = f.submit("a")
+        assert await asyncio.to_thread(future.result) == ("answer", "a")
+
+    asyncio.run(main())
+
+
+# -- what is no deadlock -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_submitting_without_waiting_is_fine(way: str) -> None:
+    async def main() -> None:
+        submitted: list[Any] = []
+
+        def handler(items: list[Any]) -> list[Any]:
+            submitted.extend(f.submit((item[0] + 1,)) for item in items if item[0] < 5)
+            return items
+
+        f = batched_by(way, handler)
+        assert await f.acall((0,)) == (0,)
+        for number in range(5):
+            assert await submitted[number] == (number + 1,)
+        assert f.stats.answered == 6
+
+    asyncio.run(main())
+
+
+def test_a_callback_in_the_handler_is_no_wait(gate: Gate) -> None:
+    got: list[Any] = []
+    ended = threading.Event()
+
+    @batched
+    def f(items: list[Any]) -> list[Any]:
+        if items == ["outer"]:
+            f.submit("inner").add_done_callback(lambda done: (got.append(done.result()), ended.set()))
+        return items
+
+    assert f("outer") == "outer"
+    assert ended.wait(20)
+    assert got == ["inner"]
+
+
+def test_a_finished_future_of_one_s_own_can_be_read_in_the_handler() -> None:
+    earlier: list[Any] = []
+
+    @batched
+    def f(items: list[Any]) -> list[Any]:
+        return [earlier[0].result() if item == "look" else item for item in items]
+
+    earlier.append(f.submit("early"))
+    assert earlier[0].result(20) == "early"
+    assert f("look") == "early"
+
+
+def test_work_that_outlives_its_handler_may_wait_on_a_loop() -> None:
+    async def main() -> None:
+        left: list[Any] = []
+        ended = asyncio.Event()
+
+        @batched
+        async def f(items: list[Any]) -> list[Any]:
+            if items == ["outer"]:
+                left.append(asyncio.create_task(afterwards()))
+            return items
+
+        async def afterwards() -> Any:
+            await ended.wait()
+            return await f("inner")
+
+        assert await f("outer") == "outer"
+        ended.set()
+        assert await left[0] == "inner"
+
+    asyncio.run(main())
+
+
+def test_work_that_outlives_its_handler_may_wait_in_a_thread() -> None:
+    left: list[Any] = []
+    ended = threading.Event()
+
+    @batched
+    def f(items: list[Any]) -> list[Any]:
+        if items == ["outer"]:
+            context = contextvars.copy_context()  # as asyncio.to_thread would carry it along
+            left.append(in_thread(context.run, afterwards))
+        return items
+
+    def afterwards() -> Any:
+        ended.wait(20)
+        return f("inner")
+
+    assert f("outer") == "outer"
+    ended.set()
+    assert left[0].result(20) == "inner"
+
+
+def test_an_unrelated_thread_may_wait_while_the_handler_runs(gate: Gate) -> None:
+    f = batched(gate.handler)
+    first = in_thread(f, "first")
+    gate.entered()
+    other = in_thread(f, "other")
+    gate.open()
+    assert first.result(20) == ("answer", "first")
+    assert other.result(20) == ("answer", "other")
+
+
+def test_an_unrelated_caller_may_wait_on_the_loop_while_the_handler_runs(new_gate: Callable[..., Gate]) -> None:
+    async def main() -> None:
+        gate = new_gate()
+        f = batched(gate.ahandler)
+        first = f("first")
+        await gate.aentered()
+        other = f("other")  # on the same loop, even in the same thread, but not from the handler
+        gate.open()
+        assert await asyncio.gather(first, other) == [("answer", "first"), ("answer", "other")]
+
+    asyncio.run(main())
+
+
+def test_a_chain_without_a_circle_is_fine(way: str) -> None:
+    async def main() -> None:
+        c = batched(lambda items: [item + 1 for item in items])
+        b = batched(lambda items: [c(item) + 10 for item in items])
+        if way in ("loop", "thread-async"):
+
+            async def handler(items: list[int]) -> list[int]:
+                return [await b.acall(item) + await c.acall(item) for item in items]
+
+        else:
+
+            def handler(items: list[int]) -> list[int]:  # type: ignore[misc]
+                return [b(item) + c(item) for item in items]
+
+        a = batched(handler, executor=way.removesuffix("-async"))
+        assert await asyncio.gather(*[a.acall(number) for number in range(5)]) == [number * 2 + 12 for number in range(5)]
+
+    asyncio.run(main())
+
+
+def test_a_request_that_arose_in_a_handler_may_be_waited_for_outside() -> None:
+    arisen: list[Any] = []
+
+    @batched
+    def f(items: list[Any]) -> list[Any]:
+        if items == ["outer"]:
+            arisen.append(f.submit("inner"))
+        return items
+
+    assert f("outer") == "outer"
+    assert arisen[0].result(20) == "inner"
+
+
+def test_after_a_fire_and_forget_the_other_handler_is_not_taken_for_part_of_a_chain() -> None:
+    """A has ended when B's handler, which A's request began, calls A: nothing to wait for in vain."""
+    a_ended = threading.Event()
+    got: list[Any] = []
+    b_ended = threading.Event()
+
+    @batched
+    def a(items: list[Any]) -> list[Any]:
+        if items == ["start"]:
+            b.submit("from a")
+        return items
+
+    @batched
+    def b(items: list[Any]) -> list[Any]:
+        a_ended.wait(20)
+        got.append(attempt(lambda: a("again")))
+        b_ended.set()
+        return items
+
+    assert a("start") == "start"
+    a_ended.set()
+    assert b_ended.wait(20)
+    assert got == ["again"]
+
+
+def test_a_custom_loop_that_calls_itself_between_batches_is_not_a_handler() -> None:
+    b: Batcher[int, int] = Batcher()
+
+    def serve() -> None:
+        for batch in b:
+            follow = b.submit(batch.items[0] + 1) if batch.items[0] < 3 else None
+            batch.complete(batch.items)
+            if follow is None:
+                break
+
+    serving = in_thread(serve)
+    assert b.submit(0).result(20) == 0
+    serving.result(20)
+    b.close(drain=False)
+
+
+def test_many_handlers_calling_each_other_downwards_only() -> None:
+    levels: list[Any] = [batched(lambda items: items)]
+    for _ in range(5):
+        below = levels[-1]
+        levels.append(batched(lambda items, below=below: [below(item) for item in items], max_batch_size=4))  # type: ignore[misc]
+    callers = [in_thread(levels[-1], number) for number in range(20)]
+    assert [caller.result(20) for caller in callers] == list(range(20))
+
+
+def test_raised_where_it_happened_not_as_a_wrapped_error() -> None:
+    assert not issubclass(WouldDeadlock, HandlerError)

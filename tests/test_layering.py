@@ -1,0 +1,117 @@
+"""Layering: dependencies point one way, and heavy packages are imported only where they are used."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import carpool
+from gates import run_script
+
+HOME = Path(carpool.__file__).parent
+RUST = Path(__file__).resolve().parent.parent / "rust"
+ORDER = ["__init__", "_decorator", "_batcher", "_worker", "_core"]
+LEAVES = {"_exceptions", "_types"}
+OPTIONAL = {"numpy", "torch", "uvloop", "cloudpickle"}
+ALLOWED_LAZILY = {"numpy": {"_rows"}, "torch": {"_rows"}}
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Each module that this file imports, and whether it does so while it is being imported itself.
+
+    What stands under `if TYPE_CHECKING:` is no import.
+    """
+
+    def walk(node: ast.AST, eager: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                for other in child.orelse:
+                    yield from walk(other, eager)
+            elif isinstance(child, ast.Import):
+                yield from ((alias.name, eager) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                base = ("carpool." if child.level else "") + (child.module or "")
+                yield base.rstrip("."), eager
+                yield from ((f"{base.rstrip('.')}.{alias.name}", eager) for alias in child.names)
+            else:
+                yield from walk(child, eager and not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+
+    yield from walk(ast.parse(path.read_text()), True)
+
+
+def own(path: Path) -> set[str]:
+    """The modules of ours that this one imports, lazily or not."""
+    modules = {file.stem for file in HOME.glob("*.py")} | {"_core"}
+    return {name.split(".")[1] for name, _ in imports(path) if name.startswith("carpool.") and name.split(".")[1] in modules}
+
+
+FILES = sorted(HOME.glob("*.py"), key=lambda path: path.stem)
+
+
+def test_the_files_of_the_way_are_there() -> None:
+    stems = {path.stem for path in FILES}
+    assert {"__init__", "_decorator", "_batcher", "_worker", *LEAVES} <= stems
+    assert list(HOME.glob("_core*.so")) or list(HOME.glob("_core*.pyd"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_dependencies_point_one_way(path: Path) -> None:
+    if path.stem in ORDER:
+        above = set(ORDER[: ORDER.index(path.stem)])
+    else:  # a module beside the way serves it and knows none of its stations
+        above = {"__init__", "_decorator", "_batcher", "_worker"}
+    assert not own(path) & above
+    if path.stem in LEAVES:
+        assert own(path) == set()
+
+
+def test_there_is_no_circle() -> None:
+    edges = {path.stem: own(path) for path in FILES}
+
+    def visit(stem: str, trail: tuple[str, ...]) -> None:
+        assert stem not in trail, " -> ".join([*trail, stem])
+        for other in edges.get(stem, ()):
+            visit(other, (*trail, stem))
+
+    for stem in edges:
+        visit(stem, ())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_optional_packages_are_imported_only_where_they_are_used(path: Path) -> None:
+    for name, eager in imports(path):
+        package = name.partition(".")[0]
+        if package in OPTIONAL:
+            assert not eager, f"{path.name} imports {name} while it is imported itself"
+            assert path.stem in ALLOWED_LAZILY.get(package, set()), f"{path.name} imports {name}"
+
+
+def test_using_it_with_plain_lists_imports_no_optional_package() -> None:
+    said = run_script("""
+from carpool import batched
+f = batched(lambda items: items)
+assert f(1) == 1
+async def main(): return await f.acall(2)
+assert asyncio.run(main()) == 2
+say(sorted({"numpy", "torch", "uvloop", "cloudpickle"} & set(sys.modules)))
+""")
+    assert said == ["[]"]
+
+
+@pytest.mark.skipif(not RUST.is_dir(), reason="runs in the repository")
+def test_the_core_crate_knows_no_python() -> None:
+    core = RUST / "carpool-core"
+    manifest = (core / "Cargo.toml").read_text()
+    assert not re.search(r"(?i)pyo3|carpool-py", manifest)
+    for source in (core / "src").rglob("*.rs"):
+        assert not re.search(r"\b(pyo3|carpool_py)\b", source.read_text()), source
+
+
+@pytest.mark.skipif(not RUST.is_dir(), reason="runs in the repository")
+def test_only_the_border_crate_uses_pyo3() -> None:
+    users = [path.parent.name for path in RUST.glob("*/Cargo.toml") if re.search(r"(?m)^pyo3\b", path.read_text())]
+    assert users == ["carpool-py"]
