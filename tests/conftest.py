@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from gates import WAYS, Gate, run_on  # noqa: E402
+from gates import WAYS, Gate, run_on
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -135,7 +135,9 @@ class Gate:
             try:
                 await asyncio.wait_for(future, LIMIT)
             except asyncio.TimeoutError:
-                raise AssertionError(f"the gate waited in vain; batches so far: {self.batches!r}") from None
+                raise AssertionError(
+                    f"the gate waited in vain; batches so far: {self.batches!r}"
+                ) from None
 
 
 def _finish(future: asyncio.Future[None]) -> None:
@@ -205,11 +207,22 @@ def let_pass(seconds: float, since: float) -> None:
 
 def identity(stats: Any) -> bool:
     """Every submitted request is accounted for, exactly once."""
-    accounted = stats.answered + stats.failed + stats.cancelled + stats.rejected + stats.pending + stats.in_flight
+    accounted = (
+        stats.answered
+        + stats.failed
+        + stats.cancelled
+        + stats.rejected
+        + stats.pending
+        + stats.in_flight
+    )
     return bool(stats.submitted == accounted)
 
 
-def run_on(factory: Callable[[], asyncio.AbstractEventLoop], main: Coroutine[Any, Any, Any], debug: bool = False) -> Any:
+def run_on(
+    factory: Callable[[], asyncio.AbstractEventLoop],
+    main: Coroutine[Any, Any, Any],
+    debug: bool = False,
+) -> Any:
     """asyncio.run on a loop from this factory (asyncio.Runner takes one only from 3.11 on)."""
     loop = factory()
     try:
@@ -238,7 +251,9 @@ def say(*words):
 
 def start_script(source: str, *options: str) -> subprocess.Popen[str]:
     """Start a fresh interpreter on this source. It can `say(...)` lines to us, unbuffered."""
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    environment = dict(
+        os.environ, PYTHONPATH=os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    )
     return subprocess.Popen(
         [sys.executable, *options, "-c", PREAMBLE + source],
         stdin=subprocess.PIPE,
@@ -262,7 +277,9 @@ def outcome_of(process: subprocess.Popen[str], limit: float = LIMIT) -> tuple[in
     except subprocess.TimeoutExpired:
         process.kill()
         said, complaint = process.communicate()
-        raise AssertionError(f"the script did not end within {limit} s\n{said}\n{complaint}") from None
+        raise AssertionError(
+            f"the script did not end within {limit} s\n{said}\n{complaint}"
+        ) from None
     return process.returncode, said, complaint
 
 

@@ -82,7 +82,10 @@ def test_fail_fails_all_of_them(b: Any) -> None:
     error = ValueError("broken", 7)
     batch.fail(error)
     errors = [future.exception(0) for future in futures]
-    assert all(type(one) is ValueError and one.args == ("broken", 7) and one.__cause__ is error for one in errors)
+    assert all(
+        type(one) is ValueError and one.args == ("broken", 7) and one.__cause__ is error
+        for one in errors
+    )
     assert errors[0] is not errors[1]
     assert batch.done
     assert b.stats.failed == 2
@@ -153,8 +156,20 @@ def test_a_wrong_number_of_results_fails_all_and_tells_the_loop_too(b: Any, numb
     assert b.stats.failed == 3
 
 
-@pytest.mark.parametrize(("wrong", "named"), [(None, "None"), ("abc", "str"), (b"abc", "bytes"), ({1: 1, 2: 2, 3: 3}, "dict"), ({1, 2, 3}, "set"), (3, "int")])
-def test_a_wrong_kind_of_result_fails_all_and_tells_the_loop_too(b: Any, wrong: Any, named: str) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (None, "None"),
+        ("abc", "str"),
+        (b"abc", "bytes"),
+        ({1: 1, 2: 2, 3: 3}, "dict"),
+        ({1, 2, 3}, "set"),
+        (3, "int"),
+    ],
+)
+def test_a_wrong_kind_of_result_fails_all_and_tells_the_loop_too(
+    b: Any, wrong: Any, named: str
+) -> None:
     batch, futures = submit(b, "a", "b", "c")
     with pytest.raises(BatchLengthError, match=named):
         batch.complete(wrong)

@@ -70,7 +70,9 @@ def test_wait_and_as_completed_of_concurrent_futures(gate: Gate) -> None:
     assert done == {futures[0]}
     assert left == set(futures[1:])
     gate.open()
-    assert {future.result() for future in concurrent.futures.as_completed(futures, 20)} == {("answer", number) for number in range(4)}
+    assert {future.result() for future in concurrent.futures.as_completed(futures, 20)} == {
+        ("answer", number) for number in range(4)
+    }
     assert concurrent.futures.wait(futures, 20).not_done == set()
 
 
@@ -110,7 +112,9 @@ def test_a_callback_that_raises_hurts_nobody(gate: Gate, caplog: pytest.LogCaptu
     assert good.result(20) == ("answer", "good")
     assert f("next") == ("answer", "next")
     assert called == ["after"]
-    assert any(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in caplog.records)
+    assert any(
+        record.exc_info and record.exc_info[0] is ZeroDivisionError for record in caplog.records
+    )
 
 
 def test_a_callback_may_submit_again_and_look_around() -> None:
@@ -222,7 +226,9 @@ def test_cancelling_many_at_random_leaves_the_others_whole(gate: Gate) -> None:
         assert futures[number].cancel()
     gate.open()
     left = [number for number in range(500) if number not in gone]
-    assert [futures[number].result(20) for number in left] == [("answer", number) for number in left]
+    assert [futures[number].result(20) for number in left] == [
+        ("answer", number) for number in left
+    ]
     assert gate.items == ["first", *left]
     assert f.stats.cancelled == len(gone)
 
@@ -257,7 +263,9 @@ def test_cancel_against_sealing_either_wins_wholly() -> None:
 # -- awaited -----------------------------------------------------------------------------------
 
 
-def test_it_can_be_awaited_by_several_and_on_several_loops(run: Callable[..., Any], gate: Gate) -> None:
+def test_it_can_be_awaited_by_several_and_on_several_loops(
+    run: Callable[..., Any], gate: Gate
+) -> None:
     f = batched(gate.handler)
     future = f.submit("a")
 
@@ -298,7 +306,9 @@ def test_awaiting_a_failed_one(run: Callable[..., Any]) -> None:
     run(main())
 
 
-def test_awaiting_a_cancelled_one_tells_it_from_being_cancelled_oneself(run: Callable[..., Any], gate: Gate) -> None:
+def test_awaiting_a_cancelled_one_tells_it_from_being_cancelled_oneself(
+    run: Callable[..., Any], gate: Gate
+) -> None:
     f = batched(gate.handler)
     f.submit("first")
     gate.entered()
@@ -405,9 +415,16 @@ def test_items_results_and_errors_are_let_go_when_done() -> None:
         item = Thing()
         item.good = good  # type: ignore[attr-defined]
         future = f.submit(item)
-        watches = [weakref.ref(item), weakref.ref(future.result(20) if good else future.exception(20))]
+        watches = [
+            weakref.ref(item),
+            weakref.ref(future.result(20) if good else future.exception(20)),
+        ]
         del item, future
-        until(lambda watches=watches: gc.collect() is None or all(watch() is None for watch in watches))
+        until(
+            lambda watches=watches: (
+                gc.collect() is None or all(watch() is None for watch in watches)
+            )
+        )
 
 
 def test_an_item_whose_end_calls_back_in_is_harmless(gate: Gate) -> None:

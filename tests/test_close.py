@@ -212,7 +212,9 @@ def test_closing_wakes_blocked_callers_and_awaiting_ones(gate: Gate) -> None:
 # -- on a loop ---------------------------------------------------------------------------------
 
 
-def test_aclose_drains_without_holding_the_loop(way: str, run: Callable[..., Any], new_gate: Callable[..., Gate]) -> None:
+def test_aclose_drains_without_holding_the_loop(
+    way: str, run: Callable[..., Any], new_gate: Callable[..., Gate]
+) -> None:
     async def main() -> None:
         gate = new_gate()
         f = batched_by(way, gate, max_batch_size=2)
@@ -306,11 +308,17 @@ def test_a_with_block_drains_at_its_end(gate: Gate) -> None:
 
 def test_an_error_in_a_with_block_gets_out(gate: Gate) -> None:
     gate.open()
-    with pytest.raises(ZeroDivisionError):
-        with batched(gate.handler) as f:
-            future = f.submit(1)
+    f = batched(gate.handler)
+    futures = []
+
+    def fail() -> None:
+        with f:
+            futures.append(f.submit(1))
             raise ZeroDivisionError
-    assert future.done()
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert futures[0].done()
     assert not f.healthy
 
 
@@ -423,8 +431,17 @@ def test_the_worker_s_thread_ends_with_closing() -> None:
     f.close()
 
 
-@pytest.mark.parametrize(("arguments", "error"), [({"timeout": "1"}, TypeError), ({"timeout": -1}, ValueError), ({"timeout": float("nan")}, ValueError)])
-def test_nonsense_as_a_time_limit_closes_nothing(arguments: dict[str, Any], error: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"timeout": "1"}, TypeError),
+        ({"timeout": -1}, ValueError),
+        ({"timeout": float("nan")}, ValueError),
+    ],
+)
+def test_nonsense_as_a_time_limit_closes_nothing(
+    arguments: dict[str, Any], error: type[Exception]
+) -> None:
     f = batched(lambda items: items)
     with pytest.raises(error, match="timeout"):
         f.close(**arguments)

@@ -181,7 +181,10 @@ def test_a_second_slot_bears_one_more_level() -> None:
     @batched(max_concurrent_batches=2)
     def down(items: list[int]) -> list[Any]:
         depths.extend(items)
-        return ["bottom" if item == 0 else f"{attempt(lambda item=item: down(item - 1))}" for item in items]
+        return [
+            "bottom" if item == 0 else f"{attempt(lambda item=item: down(item - 1))}"
+            for item in items
+        ]
 
     assert down(0) == "bottom"
     assert down(1) == "bottom"
@@ -287,7 +290,10 @@ def test_waiting_for_room_on_the_loop_that_must_make_it(new_gate: Callable[..., 
         assert isinstance(attempt(lambda: f.submit("no room")), WouldDeadlock)
         waiting = f.acall("this one can wait")
         gate.open()
-        assert await asyncio.gather(running, waiting) == [("answer", "running"), ("answer", "this one can wait")]
+        assert await asyncio.gather(running, waiting) == [
+            ("answer", "running"),
+            ("answer", "this one can wait"),
+        ]
         assert await pending == ("answer", "pending")
         assert "no room" not in gate.items
         assert identity(f.stats)
@@ -334,7 +340,9 @@ def test_a_callback_in_the_handler_is_no_wait(gate: Gate) -> None:
     @batched
     def f(items: list[Any]) -> list[Any]:
         if items == ["outer"]:
-            f.submit("inner").add_done_callback(lambda done: (got.append(done.result()), ended.set()))
+            f.submit("inner").add_done_callback(
+                lambda done: (got.append(done.result()), ended.set())
+            )
         return items
 
     assert f("outer") == "outer"
@@ -406,7 +414,9 @@ def test_an_unrelated_thread_may_wait_while_the_handler_runs(gate: Gate) -> None
     assert other.result(20) == ("answer", "other")
 
 
-def test_an_unrelated_caller_may_wait_on_the_loop_while_the_handler_runs(new_gate: Callable[..., Gate]) -> None:
+def test_an_unrelated_caller_may_wait_on_the_loop_while_the_handler_runs(
+    new_gate: Callable[..., Gate],
+) -> None:
     async def main() -> None:
         gate = new_gate()
         f = batched(gate.ahandler)
@@ -434,7 +444,9 @@ def test_a_chain_without_a_circle_is_fine(way: str) -> None:
                 return [b(item) + c(item) for item in items]
 
         a = batched(handler, executor=way.removesuffix("-async"))
-        assert await asyncio.gather(*[a.acall(number) for number in range(5)]) == [number * 2 + 12 for number in range(5)]
+        assert await asyncio.gather(*[a.acall(number) for number in range(5)]) == [
+            number * 2 + 12 for number in range(5)
+        ]
 
     asyncio.run(main())
 
@@ -497,7 +509,9 @@ def test_many_handlers_calling_each_other_downwards_only() -> None:
     levels: list[Any] = [batched(lambda items: items)]
     for _ in range(5):
         below = levels[-1]
-        levels.append(batched(lambda items, below=below: [below(item) for item in items], max_batch_size=4))  # type: ignore[misc]
+        levels.append(
+            batched(lambda items, below=below: [below(item) for item in items], max_batch_size=4)
+        )  # type: ignore[misc]
     callers = [in_thread(levels[-1], number) for number in range(20)]
     assert [caller.result(20) for caller in callers] == list(range(20))
 

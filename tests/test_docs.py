@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 from pathlib import Path
@@ -20,7 +21,10 @@ from gates import outcome_of, start_script
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-FENCE = re.compile(r"^(?P<indent> *)```python(?P<info>[^\n]*)\n(?P<code>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?P<indent> *)```python(?P<info>[^\n]*)\n(?P<code>.*?)^(?P=indent)```",
+    re.MULTILINE | re.DOTALL,
+)
 MAY_BE_ABSENT = ("torch", "numpy", "fastapi", "uvicorn", "httpx", "uvloop", "pydantic", "starlette")
 
 RUNNER = """
@@ -49,7 +53,10 @@ def blocks(page: Path) -> list[tuple[int, str, str]]:
     found = []
     for match in FENCE.finditer(text):
         indent = len(match["indent"])
-        code = "".join(line[indent:] if line.strip() else "\n" for line in match["code"].splitlines(keepends=True))
+        code = "".join(
+            line[indent:] if line.strip() else "\n"
+            for line in match["code"].splitlines(keepends=True)
+        )
         found.append((text[: match.start("code")].count("\n"), match["info"].strip(), code))
     return found
 
@@ -62,13 +69,15 @@ def test_the_readme_shows_code() -> None:
 def test_the_code_of_a_page(page: Path) -> None:
     found = blocks(page)
     for line, info, code in found:
-        assert info in ("", "no-run"), f"{page}:{line}: a block is ```python or ```python no-run, not {info!r}"
-        compile(code, f"{page}:{line}", "exec", flags=8192, dont_inherit=True)  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        assert info in ("", "no-run"), (
+            f"{page}:{line}: a block is ```python or ```python no-run, not {info!r}"
+        )
+        compile(
+            code, f"{page}:{line}", "exec", flags=8192, dont_inherit=True
+        )  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     runnable = [(line, code) for line, info, code in found if not info]
     if not runnable:
         return
-    import json
-
     process = start_script(RUNNER)
     assert process.stdin is not None
     process.stdin.write(json.dumps(runnable))
@@ -82,7 +91,14 @@ def test_the_code_of_a_page(page: Path) -> None:
     assert f"ran {len(runnable)}" in said, f"{page}\n{said}\n{complaint}"
 
 
-MODULES = ["carpool", *[f"carpool.{module.name}" for module in pkgutil.iter_modules(carpool.__path__) if module.name != "_core"]]
+MODULES = [
+    "carpool",
+    *[
+        f"carpool.{module.name}"
+        for module in pkgutil.iter_modules(carpool.__path__)
+        if module.name != "_core"
+    ],
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -93,5 +109,7 @@ def test_the_examples_in_docstrings(name: str) -> None:
 
 
 def test_the_decorator_s_docstring_has_an_example_that_runs() -> None:
-    examples = doctest.DocTestFinder(recurse=False).find(carpool.batched, globs={"carpool": carpool})
+    examples = doctest.DocTestFinder(recurse=False).find(
+        carpool.batched, globs={"carpool": carpool}
+    )
     assert any(test.examples for test in examples)

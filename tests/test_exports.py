@@ -24,7 +24,16 @@ ERRORS: dict[str, tuple[type[BaseException], ...]] = {
     "SetupError": (),
     "WouldDeadlock": (RuntimeError,),
 }
-NAMES = {"batched", "Batcher", "Batch", "Future", "BatchedFunction", "AsyncBatchedFunction", "Stats", "Histogram"}
+NAMES = {
+    "batched",
+    "Batcher",
+    "Batch",
+    "Future",
+    "BatchedFunction",
+    "AsyncBatchedFunction",
+    "Stats",
+    "Histogram",
+}
 
 
 def test_exactly_these_names_are_public() -> None:
@@ -32,7 +41,9 @@ def test_exactly_these_names_are_public() -> None:
     assert set(carpool.__all__) == public
     assert len(carpool.__all__) == len(public)
     modules = {name for name, value in vars(carpool).items() if inspect.ismodule(value)}
-    assert {name for name in dir(carpool) if not name.startswith("_")} - modules == public - {"__version__"}
+    assert {name for name in dir(carpool) if not name.startswith("_")} - modules == public - {
+        "__version__"
+    }
     assert all(name.startswith("_") for name in modules)
 
 
@@ -44,7 +55,13 @@ def test_the_tree_of_errors(name: str) -> None:
     for other in ERRORS[name]:
         assert issubclass(error, other)
     foreign = {base for base in error.__mro__ if base.__module__ == "builtins"}
-    assert foreign <= {*ERRORS[name], *[base for kind in ERRORS[name] for base in kind.__mro__], Exception, BaseException, object}
+    assert foreign <= {
+        *ERRORS[name],
+        *[base for kind in ERRORS[name] for base in kind.__mro__],
+        Exception,
+        BaseException,
+        object,
+    }
 
 
 def test_the_root_of_the_tree() -> None:
@@ -71,7 +88,9 @@ def test_public_names_are_documented_and_at_home(name: str) -> None:
 def test_public_methods_are_documented(name: str) -> None:
     kind = getattr(carpool, name)
     missing = [
-        method for method, value in vars(kind).items() if not method.startswith("_") and callable(value) and not inspect.getdoc(value)
+        method
+        for method, value in vars(kind).items()
+        if not method.startswith("_") and callable(value) and not inspect.getdoc(value)
     ]
     assert missing == []
 

@@ -232,7 +232,10 @@ b.close()
 
 
 def test_a_closed_function_stays_closed() -> None:
-    said = run_script(FORKED + "f = batched(gated)\nf(1)\nf.close()\nsay(child(lambda: raises(BatcherClosed, lambda: f(1)) or 1 / 0))")
+    said = run_script(
+        FORKED
+        + "f = batched(gated)\nf(1)\nf.close()\nsay(child(lambda: raises(BatcherClosed, lambda: f(1)) or 1 / 0))"
+    )
     assert said == ["0"]
 
 

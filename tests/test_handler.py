@@ -17,17 +17,26 @@ from carpool import BatchLengthError, HandlerError, batched
 from gates import Gate, batched_by, in_thread
 
 
-def outcomes(way: str, handler: Callable[[list[Any]], Any], callers: int = 3) -> tuple[list[Any], Any]:
+def outcomes(
+    way: str, handler: Callable[[list[Any]], Any], callers: int = 3
+) -> tuple[list[Any], Any]:
     """Let so many callers share one batch of this handler; then prove that it still serves."""
 
     async def main() -> tuple[list[Any], Any]:
         healthy = False
-        f = batched_by(way, lambda items: items if healthy else handler(items), max_batch_size=callers, wait_ms=3_600_000)
+        f = batched_by(
+            way,
+            lambda items: items if healthy else handler(items),
+            max_batch_size=callers,
+            wait_ms=3_600_000,
+        )
         calls = [f.acall(number) for number in range(callers)]
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert f.stats.batches == 1
         healthy = True
-        assert await asyncio.gather(*[f.acall(number) for number in range(callers)]) == list(range(callers))
+        assert await asyncio.gather(*[f.acall(number) for number in range(callers)]) == list(
+            range(callers)
+        )
         assert f.healthy
         return results, f
 
@@ -55,7 +64,18 @@ class Indexed:
         return "abc"[index]
 
 
-@pytest.mark.parametrize("rows", [["a", "b", "c"], ("a", "b", "c"), collections.deque("abc"), collections.UserList("abc"), Rows(), Indexed()], ids=lambda rows: type(rows).__name__)
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["a", "b", "c"],
+        ("a", "b", "c"),
+        collections.deque("abc"),
+        collections.UserList("abc"),
+        Rows(),
+        Indexed(),
+    ],
+    ids=lambda rows: type(rows).__name__,
+)
 def test_anything_with_a_length_and_places_is_rows(way: str, rows: Any) -> None:
     assert outcomes(way, lambda items: rows)[0] == ["a", "b", "c"]
 
@@ -126,14 +146,21 @@ class Treacherous:
 
 
 @pytest.mark.parametrize("where", ["len", "getitem", 0, 2])
-@pytest.mark.parametrize("error", [ValueError("treason"), KeyboardInterrupt(), StopIteration()], ids=repr)
-def test_a_result_that_fails_when_looked_at_leaves_nobody_waiting(way: str, where: Any, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error", [ValueError("treason"), KeyboardInterrupt(), StopIteration()], ids=repr
+)
+def test_a_result_that_fails_when_looked_at_leaves_nobody_waiting(
+    way: str, where: Any, error: BaseException
+) -> None:
     results, _ = outcomes(way, lambda items: Treacherous(where, error))
     assert len(results) == 3
     failed = [result for result in results if isinstance(result, Exception)]
     assert failed
     # Each either has its own row or knows that there is none; nobody has a neighbour's.
-    assert all(isinstance(result, Exception) or result == "abc"[place] for place, result in enumerate(results))
+    assert all(
+        isinstance(result, Exception) or result == "abc"[place]
+        for place, result in enumerate(results)
+    )
 
 
 # -- exceptions in places ----------------------------------------------------------------------
@@ -155,8 +182,21 @@ def test_one_exception_in_several_places_is_private_to_each(way: str) -> None:
     assert len({id(result) for result in results}) == 3
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt("k"), SystemExit(3), GeneratorExit(), asyncio.CancelledError(), StopIteration(5), StopAsyncIteration()], ids=repr)
-def test_what_no_caller_should_meet_raw_is_wrapped_in_its_place_too(way: str, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyboardInterrupt("k"),
+        SystemExit(3),
+        GeneratorExit(),
+        asyncio.CancelledError(),
+        StopIteration(5),
+        StopAsyncIteration(),
+    ],
+    ids=repr,
+)
+def test_what_no_caller_should_meet_raw_is_wrapped_in_its_place_too(
+    way: str, error: BaseException
+) -> None:
     results, _ = outcomes(way, lambda items: ["a", error, "c"])
     assert (results[0], results[2]) == ("a", "c")
     assert type(results[1]) is HandlerError
@@ -164,13 +204,28 @@ def test_what_no_caller_should_meet_raw_is_wrapped_in_its_place_too(way: str, er
 
 
 def test_an_exception_class_is_a_value(way: str) -> None:
-    assert outcomes(way, lambda items: [ValueError, KeyError, None])[0] == [ValueError, KeyError, None]
+    assert outcomes(way, lambda items: [ValueError, KeyError, None])[0] == [
+        ValueError,
+        KeyError,
+        None,
+    ]
 
 
 # -- what it raises ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt("k"), SystemExit(3), GeneratorExit("g"), asyncio.CancelledError("c"), StopIteration(5), StopAsyncIteration(6)], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyboardInterrupt("k"),
+        SystemExit(3),
+        GeneratorExit("g"),
+        asyncio.CancelledError("c"),
+        StopIteration(5),
+        StopAsyncIteration(6),
+    ],
+    ids=repr,
+)
 def test_what_no_caller_should_meet_raw_is_wrapped(way: str, error: BaseException) -> None:
     def handler(items: list[Any]) -> Any:
         raise error
@@ -178,7 +233,9 @@ def test_what_no_caller_should_meet_raw_is_wrapped(way: str, error: BaseExceptio
     errors, f = outcomes(way, handler)
     assert f.stats.failed == 3
     if isinstance(error, StopIteration) and way in ("loop", "thread-async"):
-        assert [type(one) for one in errors] == [RuntimeError] * 3  # Python's own doing in a coroutine
+        assert [type(one) for one in errors] == [
+            RuntimeError
+        ] * 3  # Python's own doing in a coroutine
         return
     assert [type(one) for one in errors] == [HandlerError] * 3
     assert len({id(one) for one in errors}) == 3
@@ -192,7 +249,10 @@ def test_a_handler_that_raises_an_error_of_ours_is_no_exception_to_the_rule(way:
         raise original
 
     errors, _ = outcomes(way, handler)
-    assert all(type(one) is BatchLengthError and one is not original and one.__cause__ is original for one in errors)
+    assert all(
+        type(one) is BatchLengthError and one is not original and one.__cause__ is original
+        for one in errors
+    )
 
 
 # -- rows of arrays and tensors ----------------------------------------------------------------
@@ -222,7 +282,13 @@ def test_rows_of_an_array_are_copies(way: str) -> None:
 
 def test_rows_of_arrays_of_other_kinds() -> None:
     numpy = pytest.importorskip("numpy")
-    results: list[Any] = [numpy.array([1.5]), numpy.array([["x", "yz"]]), numpy.array([None], dtype=object), numpy.zeros((1, 2, 3)), numpy.array([True])]
+    results: list[Any] = [
+        numpy.array([1.5]),
+        numpy.array([["x", "yz"]]),
+        numpy.array([None], dtype=object),
+        numpy.zeros((1, 2, 3)),
+        numpy.array([True]),
+    ]
     f = batched(lambda items: results[items[0]], max_batch_size=1)
     assert f(0) == 1.5
     assert f(1).tolist() == ["x", "yz"]

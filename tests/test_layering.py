@@ -38,7 +38,11 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
                 yield base.rstrip("."), eager
                 yield from ((f"{base.rstrip('.')}.{alias.name}", eager) for alias in child.names)
             else:
-                yield from walk(child, eager and not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+                yield from walk(
+                    child,
+                    eager
+                    and not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)),
+                )
 
     yield from walk(ast.parse(path.read_text()), True)
 
@@ -46,7 +50,11 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
 def own(path: Path) -> set[str]:
     """The modules of ours that this one imports, lazily or not."""
     modules = {file.stem for file in HOME.glob("*.py")} | {"_core"}
-    return {name.split(".")[1] for name, _ in imports(path) if name.startswith("carpool.") and name.split(".")[1] in modules}
+    return {
+        name.split(".")[1]
+        for name, _ in imports(path)
+        if name.startswith("carpool.") and name.split(".")[1] in modules
+    }
 
 
 FILES = sorted(HOME.glob("*.py"), key=lambda path: path.stem)
@@ -113,5 +121,9 @@ def test_the_core_crate_knows_no_python() -> None:
 
 @pytest.mark.skipif(not RUST.is_dir(), reason="runs in the repository")
 def test_only_the_border_crate_uses_pyo3() -> None:
-    users = [path.parent.name for path in RUST.glob("*/Cargo.toml") if re.search(r"(?m)^pyo3\b", path.read_text())]
+    users = [
+        path.parent.name
+        for path in RUST.glob("*/Cargo.toml")
+        if re.search(r"(?m)^pyo3\b", path.read_text())
+    ]
     assert users == ["carpool-py"]

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from typing import Any
 
-import picklable
 import pytest
 
+import picklable
 from carpool import Batcher, QueueFull, batched
 from gates import LIMIT, end_script, outcome_of, run_script, start_script
 
@@ -45,7 +45,9 @@ b.close()
     assert said == ["True", "[]", "1"]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads and descriptors in /proc")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="counts threads and descriptors in /proc"
+)
 def test_threads_and_descriptors_come_back_to_where_they_were() -> None:
     said = run_script("""
 from carpool import batched
@@ -244,7 +246,10 @@ say("closed")
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    assert [line for line in end_script(process) if line != "ready"] == ["interrupted True", "closed"]
+    assert [line for line in end_script(process) if line != "ready"] == [
+        "interrupted True",
+        "closed",
+    ]
 
 
 def test_ctrl_c_in_a_handler_run_by_its_caller() -> None:
@@ -314,18 +319,25 @@ async def ahang(items):
 
 
 def test_exit_drains_what_is_quick() -> None:
-    said = run_script(AT_EXIT + "f = batched(lambda items: items, max_batch_size=10)\nfutures += [f.submit(n) for n in range(1000)]")
+    said = run_script(
+        AT_EXIT
+        + "f = batched(lambda items: items, max_batch_size=10)\nfutures += [f.submit(n) for n in range(1000)]"
+    )
     assert said == ["done 1000 of 1000", "errors []"]
 
 
 def test_exit_sends_off_what_waits_for_company() -> None:
-    said = run_script(AT_EXIT + "f = batched(lambda items: items, wait_ms=3_600_000)\nfutures += [f.submit(n) for n in range(3)]")
+    said = run_script(
+        AT_EXIT
+        + "f = batched(lambda items: items, wait_ms=3_600_000)\nfutures += [f.submit(n) for n in range(3)]"
+    )
     assert said[0] == "done 3 of 3"
 
 
 def test_exit_fails_what_is_pending_behind_a_handler_that_hangs() -> None:
     said = run_script(
-        AT_EXIT + "f = batched(hang, max_batch_size=1)\nrunning = f.submit(0)\nstarted.wait()\nfutures += [f.submit(n) for n in range(5)]"
+        AT_EXIT
+        + "f = batched(hang, max_batch_size=1)\nrunning = f.submit(0)\nstarted.wait()\nfutures += [f.submit(n) for n in range(5)]"
     )
     assert said == ["done 5 of 5", "errors ['BatcherClosed']"]
 
@@ -363,7 +375,9 @@ def test_exit_is_orderly(how: str) -> None:
 def test_exit_keeps_the_code_of_the_program() -> None:
     hanging = AT_EXIT + "f = batched(hang)\nf.submit(1)\nstarted.wait()\n"
     assert outcome_of(start_script(hanging + "sys.exit(7)"))[0] == 7
-    code, _, complaint = outcome_of(start_script(hanging + "raise LookupError('the program s own')"))
+    code, _, complaint = outcome_of(
+        start_script(hanging + "raise LookupError('the program s own')")
+    )
     assert code == 1
     assert "the program s own" in complaint
 

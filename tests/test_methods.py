@@ -80,7 +80,9 @@ def test_every_way_of_calling_a_method() -> None:
         assert await model.embed.acall(5) == 15
         assert await model.aembed(6) == 18
         assert await model.aembed.acall(7) == 21
-        assert await asyncio.gather(*[model.embed.acall(number) for number in range(10)]) == [number * 3 for number in range(10)]
+        assert await asyncio.gather(*[model.embed.acall(number) for number in range(10)]) == [
+            number * 3 for number in range(10)
+        ]
 
     asyncio.run(main())
     assert model.embed.stats.submitted == 15
@@ -113,7 +115,7 @@ def test_calls_from_many_threads_make_one_batcher_not_several(gate: Gate) -> Non
 
 def test_wrong_arguments_of_a_method() -> None:
     model = Model(1)
-    with pytest.raises(TypeError, match="embed.*'items'"):
+    with pytest.raises(TypeError, match=r"embed.*'items'"):
         model.embed()
     with pytest.raises(TypeError, match="'nope'"):
         model.embed(1, nope=2)
@@ -315,8 +317,6 @@ def test_a_new_instance_at_an_old_address_starts_afresh() -> None:
 
 
 class Outer:
-    calls: list[Any] = []
-
     @staticmethod
     @batched
     def static_above(items: list[int]) -> list[int]:
@@ -358,7 +358,10 @@ def test_class_methods_have_one_batcher_per_class() -> None:
     assert Inner.class_below(1) == Inner().class_below(1) == (Inner, 1)
     before = Outer.class_below.stats.submitted, Inner.class_below.stats.submitted
     assert Inner.class_below.submit(2).result(20) == (Inner, 2)
-    assert (Outer.class_below.stats.submitted, Inner.class_below.stats.submitted) == (before[0], before[1] + 1)
+    assert (Outer.class_below.stats.submitted, Inner.class_below.stats.submitted) == (
+        before[0],
+        before[1] + 1,
+    )
 
 
 # -- inheritance -------------------------------------------------------------------------------

@@ -22,7 +22,11 @@ async def aplain(items: list[Any]) -> list[Any]:
 COUNTS = ("max_batch_size", "max_queue")
 SHARED: list[tuple[str, Any, type[Exception]]] = [
     *[(name, value, ValueError) for name in COUNTS for value in (0, -1, -(10**30), 10**30)],
-    *[(name, value, TypeError) for name in COUNTS for value in (1.0, "8", None, True, False, [8], float("inf"))],
+    *[
+        (name, value, TypeError)
+        for name in COUNTS
+        for value in (1.0, "8", None, True, False, [8], float("inf"))
+    ],
     *[("wait_ms", value, ValueError) for value in (-1, -0.001, math.inf, -math.inf, math.nan)],
     *[("wait_ms", value, TypeError) for value in ("2", None, True, [1], 1j)],
     *[("overflow", value, ValueError) for value in ("drop", "", "Raise")],
@@ -83,7 +87,11 @@ def test_the_refusal_says_what_is_allowed(name: str, value: Any, allowed: str) -
 
 @pytest.mark.parametrize("unknown", ["max_batch", "batch_size", "timeout", "max_wait_ms", "loop"])
 def test_an_unknown_option_is_named(unknown: str) -> None:
-    for refuse in (lambda: batched(plain, **{unknown: 1}), lambda: batched(**{unknown: 1}), lambda: Batcher(**{unknown: 1})):
+    for refuse in (
+        lambda: batched(plain, **{unknown: 1}),
+        lambda: batched(**{unknown: 1}),
+        lambda: Batcher(**{unknown: 1}),
+    ):
         with pytest.raises(TypeError, match=unknown):
             refuse()
 
@@ -126,7 +134,11 @@ def test_a_batcher_has_no_options_of_a_handler(name: str) -> None:
 def test_what_is_allowed_works(options: dict[str, Any]) -> None:
     f = batched(plain, **options)
     assert f(1) == 1
-    shared = {name: value for name, value in options.items() if name in ("max_batch_size", "wait_ms", "max_queue", "overflow", "name")}
+    shared = {
+        name: value
+        for name, value in options.items()
+        if name in ("max_batch_size", "wait_ms", "max_queue", "overflow", "name")
+    }
     with Batcher(**shared) as b:
         future = b.submit(1)
         b.next_batch().complete([2])

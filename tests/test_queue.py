@@ -198,7 +198,14 @@ def test_a_newcomer_does_not_overtake_those_who_wait_for_room(gate: Gate) -> Non
         await gate.aentered(2)
         calls += [f.acall("d"), f.acall("e")]
         gate.open()
-        assert [result[1] for result in await asyncio.gather(*calls)] == ["running", "a", "b", "c", "d", "e"]
+        assert [result[1] for result in await asyncio.gather(*calls)] == [
+            "running",
+            "a",
+            "b",
+            "c",
+            "d",
+            "e",
+        ]
         assert gate.items == ["running", "a", "b", "c", "d", "e"]
 
     asyncio.run(main())
@@ -218,7 +225,9 @@ def test_cancelling_a_call_that_waits_for_room(way: str, new_gate: Callable[...,
         with pytest.raises(asyncio.CancelledError):
             await b
         gate.open()
-        assert await asyncio.gather(running, a, c) == [("answer", name) for name in ("running", "a", "c")]
+        assert await asyncio.gather(running, a, c) == [
+            ("answer", name) for name in ("running", "a", "c")
+        ]
         assert gate.items == ["running", "a", "c"]
         assert identity(f.stats)
 
@@ -274,8 +283,13 @@ def test_a_batcher_that_waits_for_room_goes_on_when_a_batch_is_taken() -> None:
 
 
 def test_many_threads_against_a_small_queue_lose_nothing() -> None:
-    f = batched(lambda items: [item * 2 for item in items], max_queue=3, max_batch_size=2, overflow="wait")
-    callers = [in_thread(lambda base: [f(base + step) for step in range(25)], base * 100) for base in range(16)]
+    f = batched(
+        lambda items: [item * 2 for item in items], max_queue=3, max_batch_size=2, overflow="wait"
+    )
+    callers = [
+        in_thread(lambda base: [f(base + step) for step in range(25)], base * 100)
+        for base in range(16)
+    ]
     for base, one in enumerate(callers):
         assert one.result(20) == [(base * 100 + step) * 2 for step in range(25)]
     assert f.stats.answered == 16 * 25

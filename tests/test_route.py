@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import concurrent.futures
 import pickle
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from carpool import Batcher, HandlerError, batched
-from gates import Gate, batched_by, in_thread, until
+from gates import Gate, auntil, batched_by, in_thread, until
 
 
 def failures(error: BaseException, callers: int = 3) -> list[BaseException]:
@@ -127,10 +128,22 @@ MADE: dict[str, Callable[[], BaseException]] = {
     "interrupt": lambda: KeyboardInterrupt("now"),
 }
 if sys.version_info >= (3, 11):
-    MADE["group"] = lambda: ExceptionGroup("several", [ValueError(1), KeyError(2)])
-    MADE["base group"] = lambda: BaseExceptionGroup("several", [KeyboardInterrupt()])
+    MADE["group"] = lambda: builtins.ExceptionGroup("several", [ValueError(1), KeyError(2)])
+    MADE["base group"] = lambda: builtins.BaseExceptionGroup("several", [KeyboardInterrupt()])
 
-FAITHFUL = ("plain", "with args", "rich", "key", "file", "import", "attribute", "name", "unicode", "syntax", "group")
+FAITHFUL = (
+    "plain",
+    "with args",
+    "rich",
+    "key",
+    "file",
+    "import",
+    "attribute",
+    "name",
+    "unicode",
+    "syntax",
+    "group",
+)
 
 
 @pytest.mark.parametrize("kind", MADE)
@@ -311,8 +324,12 @@ def test_a_loop_is_woken_once_per_batch(way: str) -> None:
 
     async def main() -> None:
         # A batch leaves when its last caller has come, so no wake can be for a part of one.
-        f = batched_by(way, lambda items: [-item for item in items], max_batch_size=200, wait_ms=3_600_000)
-        assert await asyncio.gather(*[f.acall(number) for number in range(200)]) == [-number for number in range(200)]
+        f = batched_by(
+            way, lambda items: [-item for item in items], max_batch_size=200, wait_ms=3_600_000
+        )
+        assert await asyncio.gather(*[f.acall(number) for number in range(200)]) == [
+            -number for number in range(200)
+        ]
         for _ in range(10):
             loop.wakes = loop.turns = 0
             calls = [asyncio.ensure_future(one(f, number)) for number in range(200)]
@@ -346,7 +363,9 @@ def test_awaited_futures_share_one_wake_too() -> None:
 
         for round_ in range(5):
             loop.wakes = 0
-            assert await asyncio.gather(*[wait(number) for number in range(100)]) == list(range(100))
+            assert await asyncio.gather(*[wait(number) for number in range(100)]) == list(
+                range(100)
+            )
             assert loop.wakes <= 1, round_
 
     run_counting(loop, main())
@@ -360,8 +379,7 @@ def test_each_loop_of_a_batch_is_woken_once(gate: Gate) -> None:
     def serve(loop: CountingLoop) -> None:
         async def main() -> None:
             calls = [asyncio.ensure_future(one(f, number)) for number in range(30)]
-            while f.stats.submitted < 91:
-                await asyncio.sleep(0)
+            await auntil(lambda: f.stats.submitted == 91)
             loop.wakes = 0
             await loop.run_in_executor(None, ready.wait, 20)  # one wake is this one's
             assert await asyncio.gather(*calls) == [("answer", number) for number in range(30)]

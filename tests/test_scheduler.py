@@ -18,7 +18,9 @@ HOUR_MS = 3_600_000
 # -- late sealing ------------------------------------------------------------------------------
 
 
-def test_while_the_only_slot_is_busy_all_arrivals_become_one_batch(way: str, new_gate: Callable[..., Gate]) -> None:
+def test_while_the_only_slot_is_busy_all_arrivals_become_one_batch(
+    way: str, new_gate: Callable[..., Gate]
+) -> None:
     async def main() -> None:
         gate = new_gate()
         f = batched_by(way, gate, wait_ms=0)
@@ -27,7 +29,9 @@ def test_while_the_only_slot_is_busy_all_arrivals_become_one_batch(way: str, new
         calls = [f.acall(number) for number in range(20)]
         assert f.stats.pending == 20
         gate.open()
-        assert await asyncio.gather(first, *calls) == [("answer", item) for item in ["first", *range(20)]]
+        assert await asyncio.gather(first, *calls) == [
+            ("answer", item) for item in ["first", *range(20)]
+        ]
         assert gate.batches == [["first"], list(range(20))]
 
     asyncio.run(main())
@@ -291,7 +295,11 @@ def test_flush_does_not_break_the_limit_of_slots(gate: Gate) -> None:
     f.flush()
     assert len(gate.batches) == 1
     gate.open()
-    assert [future.result(20)[1] for future in (first, second, third)] == ["first", "second", "third"]
+    assert [future.result(20)[1] for future in (first, second, third)] == [
+        "first",
+        "second",
+        "third",
+    ]
     assert gate.most_running == 1
 
 

@@ -16,7 +16,9 @@ from gates import WAYS, Gate, auntil, batched_by, in_thread, until
 
 @pytest.mark.parametrize("way", [*WAYS])
 @pytest.mark.parametrize("slots", [1, 2, 3])
-def test_so_many_batches_run_at_once_and_never_more(way: str, slots: int, new_gate: Callable[..., Gate]) -> None:
+def test_so_many_batches_run_at_once_and_never_more(
+    way: str, slots: int, new_gate: Callable[..., Gate]
+) -> None:
     async def main() -> None:
         gate = new_gate()
         f = batched_by(way, gate, max_batch_size=1, max_concurrent_batches=slots)
@@ -58,9 +60,13 @@ def test_slots_come_back_after_every_kind_of_end(way: str) -> None:
             lambda items: [ValueError() for _ in items],
             lambda items: (_ for _ in ()).throw(SystemExit(3)),
         ]
-        f = batched_by(way, lambda items: ends[items[0]](items), max_batch_size=1, max_concurrent_batches=2)
+        f = batched_by(
+            way, lambda items: ends[items[0]](items), max_batch_size=1, max_concurrent_batches=2
+        )
         for _ in range(3):
-            await asyncio.gather(*[f.acall(number) for number in range(len(ends))], return_exceptions=True)
+            await asyncio.gather(
+                *[f.acall(number) for number in range(len(ends))], return_exceptions=True
+            )
         assert await f.acall(0) == 0
         assert (f.stats.answered, f.stats.failed) == (4, 15)
 
@@ -106,14 +112,29 @@ def test_next_batch_takes_at_most_what_it_is_asked_for() -> None:
     with Batcher(max_batch_size=4) as b:
         for number in range(11):
             b.submit(number)
-        taken = [b.next_batch(max_size=3), b.next_batch(max_size=100, block=False), b.next_batch(), b.next_batch(max_size=1)]
+        taken = [
+            b.next_batch(max_size=3),
+            b.next_batch(max_size=100, block=False),
+            b.next_batch(),
+            b.next_batch(max_size=1),
+        ]
         assert [batch.items for batch in taken if batch] == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9, 10]]
         assert taken[-1] is None
         for batch in taken[:-1]:
             batch.complete(batch.items)
 
 
-@pytest.mark.parametrize(("arguments", "error"), [({"max_size": 0}, ValueError), ({"max_size": -1}, ValueError), ({"max_size": "3"}, TypeError), ({"timeout": -1}, ValueError), ({"timeout": "1"}, TypeError), ({"timeout": float("nan")}, ValueError)])
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"max_size": 0}, ValueError),
+        ({"max_size": -1}, ValueError),
+        ({"max_size": "3"}, TypeError),
+        ({"timeout": -1}, ValueError),
+        ({"timeout": "1"}, TypeError),
+        ({"timeout": float("nan")}, ValueError),
+    ],
+)
 def test_next_batch_refuses_nonsense(arguments: dict[str, Any], error: type[Exception]) -> None:
     with Batcher() as b:
         future = b.submit("a")
@@ -192,7 +213,9 @@ def test_async_for_serves_and_ends(run: Callable[..., Any]) -> None:
             return served
 
         serving = asyncio.create_task(serve())
-        assert await asyncio.gather(*[b.acall(number) for number in range(10)]) == [number * 2 for number in range(10)]
+        assert await asyncio.gather(*[b.acall(number) for number in range(10)]) == [
+            number * 2 for number in range(10)
+        ]
         assert await b.aclose() is True
         assert await serving == 3
         with pytest.raises(BatcherClosed):
@@ -248,7 +271,9 @@ def test_a_cancelled_anext_batch_takes_no_batch_with_it(run: Callable[..., Any])
     run(main())
 
 
-def test_a_batch_that_came_too_late_for_its_cancelled_loop_hangs_nobody(run: Callable[..., Any]) -> None:
+def test_a_batch_that_came_too_late_for_its_cancelled_loop_hangs_nobody(
+    run: Callable[..., Any],
+) -> None:
     async def main() -> None:
         async with Batcher() as b:
             waiting = asyncio.create_task(anext_batch(b))

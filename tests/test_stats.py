@@ -14,7 +14,16 @@ import pytest
 from carpool import Batcher, BatcherClosed, Histogram, QueueFull, Stats, batched
 from gates import Gate, batched_by, identity, in_thread, let_pass
 
-COUNTERS = ("submitted", "answered", "failed", "cancelled", "rejected", "pending", "in_flight", "batches")
+COUNTERS = (
+    "submitted",
+    "answered",
+    "failed",
+    "cancelled",
+    "rejected",
+    "pending",
+    "in_flight",
+    "batches",
+)
 REASONS = {"full", "wait", "cost", "idle", "gather", "flush", "close"}
 
 
@@ -68,17 +77,44 @@ def test_each_request_moves_through_the_counters(gate: Gate) -> None:
     assert counts(f.stats) == {"submitted": 5, "in_flight": 1, "pending": 4, "batches": 1}
     with pytest.raises(QueueFull):
         f.submit("refused")
-    assert counts(f.stats) == {"submitted": 6, "in_flight": 1, "pending": 4, "rejected": 1, "batches": 1}
+    assert counts(f.stats) == {
+        "submitted": 6,
+        "in_flight": 1,
+        "pending": 4,
+        "rejected": 1,
+        "batches": 1,
+    }
     pending[2].cancel()
-    assert counts(f.stats) == {"submitted": 6, "in_flight": 1, "pending": 3, "rejected": 1, "cancelled": 1, "batches": 1}
+    assert counts(f.stats) == {
+        "submitted": 6,
+        "in_flight": 1,
+        "pending": 3,
+        "rejected": 1,
+        "cancelled": 1,
+        "batches": 1,
+    }
     gate.release()
     gate.entered(2)
     first.result(20)
-    assert counts(f.stats) == {"submitted": 6, "answered": 1, "in_flight": 3, "rejected": 1, "cancelled": 1, "batches": 2}
+    assert counts(f.stats) == {
+        "submitted": 6,
+        "answered": 1,
+        "in_flight": 3,
+        "rejected": 1,
+        "cancelled": 1,
+        "batches": 2,
+    }
     gate.open()
     pending[3].result(20)
     f.close()
-    assert counts(f.stats) == {"submitted": 6, "answered": 3, "failed": 1, "rejected": 1, "cancelled": 1, "batches": 2}
+    assert counts(f.stats) == {
+        "submitted": 6,
+        "answered": 3,
+        "failed": 1,
+        "rejected": 1,
+        "cancelled": 1,
+        "batches": 2,
+    }
     assert dict(f.stats.reasons).get("idle") == 2
 
 
@@ -140,7 +176,9 @@ def test_reasons(options: dict[str, Any], steps: str, expected: list[str]) -> No
             reasons.append(batch.reason)
             batch.complete([1] * len(batch))
     assert reasons == expected
-    assert {reason: number for reason, number in b.stats.reasons.items() if number} == {one: expected.count(one) for one in expected}
+    assert {reason: number for reason, number in b.stats.reasons.items() if number} == {
+        one: expected.count(one) for one in expected
+    }
     assert b.stats.batches == len(expected)
     if closing:
         assert closing.result(20)
@@ -171,7 +209,9 @@ def test_percentiles_rise_stay_inside_and_hit_their_mark() -> None:
         assert marks == sorted(marks)
         assert all(histogram.min <= mark <= histogram.max for mark in marks)
         assert histogram.percentile(100) == histogram.max == 100
-        assert (histogram.p50, histogram.p90, histogram.p99) == tuple(histogram.percentile(p) for p in (50, 90, 99))
+        assert (histogram.p50, histogram.p90, histogram.p99) == tuple(
+            histogram.percentile(p) for p in (50, 90, 99)
+        )
         for percent in (25, 50, 75, 90, 99):
             assert histogram.percentile(percent) == pytest.approx(percent, rel=0.1, abs=1.5)
         assert isinstance(histogram.percentile(99.9), float)
@@ -241,7 +281,9 @@ def test_every_snapshot_taken_under_load_adds_up(run: Callable[..., Any]) -> Non
         while not stop.is_set():
             await asyncio.gather(*[f.acall(number) for number in range(10)], return_exceptions=True)
 
-    callers = [in_thread(hammer, base) for base in (0, 10**6)] + [in_thread(lambda: run(quiet(loop)))]
+    callers = [in_thread(hammer, base) for base in (0, 10**6)] + [
+        in_thread(lambda: run(quiet(loop)))
+    ]
     watching = [in_thread(watch) for _ in range(2)]
     try:
         submitted = [watcher.result(40) for watcher in watching]

@@ -14,7 +14,12 @@ import carpool
 from carpool import _core
 
 STUB = ast.parse((Path(carpool.__file__).parent / "_core.pyi").read_text())
-ORDINARY = set(dir(type("Ordinary", (), {"__slots__": ()}))) | {"__module__", "__doc__", "__dict__", "__weakref__"}
+ORDINARY = set(dir(type("Ordinary", (), {"__slots__": ()}))) | {
+    "__module__",
+    "__doc__",
+    "__dict__",
+    "__weakref__",
+}
 
 
 def assigned(node: ast.stmt) -> set[str]:
@@ -31,7 +36,9 @@ def public(names: set[str]) -> set[str]:
     return {name for name in names if not name.startswith("_")}
 
 
-CLASSES = [node for node in STUB.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+CLASSES = [
+    node for node in STUB.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+]
 
 
 def test_the_module_has_what_the_stub_names_and_nothing_else() -> None:
@@ -53,6 +60,9 @@ def test_mypy_finds_them_in_agreement() -> None:
     if importlib.util.find_spec("mypy") is None:
         pytest.skip("mypy is not installed")
     outcome = subprocess.run(
-        [sys.executable, "-m", "mypy.stubtest", "carpool._core", "--ignore-missing-stub"], capture_output=True, text=True, timeout=55
+        [sys.executable, "-m", "mypy.stubtest", "carpool._core", "--ignore-missing-stub"],
+        capture_output=True,
+        text=True,
+        timeout=55,
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr

@@ -60,7 +60,9 @@ def test_each_item_is_passed_on_as_the_same_object() -> None:
     assert got[0] is item
 
 
-@pytest.mark.parametrize("item", [None, [], [1, 2], (), (1, 2), {}, {"a": 1}, "", b"", 0, ValueError("item"), ValueError])
+@pytest.mark.parametrize(
+    "item", [None, [], [1, 2], (), (1, 2), {}, {"a": 1}, "", b"", 0, ValueError("item"), ValueError]
+)
 def test_no_value_is_special_as_an_item_or_a_result(item: Any) -> None:
     seen: list[Any] = []
 
@@ -73,7 +75,9 @@ def test_no_value_is_special_as_an_item_or_a_result(item: Any) -> None:
     assert seen == [item]
 
 
-@pytest.mark.parametrize("result", [None, [], (1, 2), (), {}, "text", 0, ValueError, NotImplemented, Ellipsis])
+@pytest.mark.parametrize(
+    "result", [None, [], (1, 2), (), {}, "text", 0, ValueError, NotImplemented, Ellipsis]
+)
 def test_any_value_but_an_exception_object_is_a_result(result: Any, way: str) -> None:
     async def main() -> None:
         f = batched_by(way, lambda items: [result for _ in items])
@@ -100,7 +104,9 @@ def test_any_value_but_an_exception_object_is_a_result(result: Any, way: str) ->
         ((None, None), {"zs": None}, "NoneNoneNone"),
     ],
 )
-def test_arguments_bind_as_in_a_plain_call(args: tuple[Any, ...], kwargs: dict[str, Any], expected: str) -> None:
+def test_arguments_bind_as_in_a_plain_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], expected: str
+) -> None:
     f = batched(joined)
     assert f(*args, **kwargs) == expected
     assert f.submit(*args, **kwargs).result() == expected
@@ -124,7 +130,13 @@ def test_different_spellings_share_a_batch_and_keep_their_own_arguments(gate: Ga
 
     first = f.submit("first")
     gate.entered()
-    futures = [f.submit(1), f.submit(2, 20), f.submit(ys=30, xs=3), f.submit(4, zs=400), f.submit(5, 50, zs=500)]
+    futures = [
+        f.submit(1),
+        f.submit(2, 20),
+        f.submit(ys=30, xs=3),
+        f.submit(4, zs=400),
+        f.submit(5, 50, zs=500),
+    ]
     gate.open()
     assert first.result() == "first"
     assert [future.result() for future in futures] == ["1dk", "220k", "330k", "4d400", "550500"]
@@ -145,7 +157,13 @@ def test_a_default_is_the_same_object_for_every_call() -> None:
 
 def test_parameter_names_of_our_own_machinery_are_free() -> None:
     @batched
-    def f(func: list[int], args: list[int], name: list[int] = 3, self: list[int] = 4, timeout: list[int] = 5) -> list[Any]:  # type: ignore[assignment]
+    def f(
+        func: list[int],
+        args: list[int],
+        name: list[int] = 3,
+        self: list[int] = 4,
+        timeout: list[int] = 5,
+    ) -> list[Any]:  # type: ignore[assignment]
         return list(zip(func, args, name, self, timeout, strict=True))
 
     assert f(1, 2) == (1, 2, 3, 4, 5)
@@ -277,7 +295,7 @@ def test_submit_to_a_loop_executor_without_a_loop_names_the_way_out() -> None:
     async def f(xs: list[int]) -> list[int]:
         return xs
 
-    with pytest.raises(RuntimeError, match="executor=.thread."):
+    with pytest.raises(RuntimeError, match=r"executor=.thread."):
         f.submit(1)
 
     async def main() -> int:
@@ -334,7 +352,9 @@ def test_only_async_handlers_look_like_coroutine_functions() -> None:
         return xs
 
     # The mark that inspect knows came with 3.12, where asyncio's own was on its way out.
-    is_async = inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
+    is_async = (
+        inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
+    )
     assert is_async(batched(ahandler))
     assert is_async(batched(ahandler, executor="thread"))
     assert not is_async(batched(joined))
@@ -354,7 +374,9 @@ def test_stacked_callers_of_one_loop_keep_their_order(way: str) -> None:
             return [-item for item in items]
 
         f = batched_by(way, record, max_batch_size=7)
-        assert await asyncio.gather(*[f.acall(number) for number in range(100)]) == [-number for number in range(100)]
+        assert await asyncio.gather(*[f.acall(number) for number in range(100)]) == [
+            -number for number in range(100)
+        ]
         assert seen == list(range(100))
 
     asyncio.run(main())

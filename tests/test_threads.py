@@ -62,7 +62,9 @@ def test_asyncio_run_again_and_again(way: str, run: Callable[..., Any]) -> None:
     f = batched_by(way, lambda items: [item + 1 for item in items])
 
     async def main(base: int) -> None:
-        assert await asyncio.gather(*[f.acall(base + number) for number in range(10)]) == [base + number + 1 for number in range(10)]
+        assert await asyncio.gather(*[f.acall(base + number) for number in range(10)]) == [
+            base + number + 1 for number in range(10)
+        ]
 
     for base in range(0, 60, 10):
         run(main(base))
@@ -97,14 +99,18 @@ def test_several_loops_share_an_async_handler_of_the_loop_executor() -> None:
 
     async def main(base: int) -> None:
         mine.append(asyncio.get_running_loop())
-        assert await asyncio.gather(*[f(base + number) for number in range(20)]) == [(base + number) * 3 for number in range(20)]
+        assert await asyncio.gather(*[f(base + number) for number in range(20)]) == [
+            (base + number) * 3 for number in range(20)
+        ]
 
     for caller in [in_thread(asyncio.run, main(base)) for base in (0, 100, 200)]:
         caller.result(20)
     assert set(loops) <= set(mine)
 
 
-def test_a_stopped_loop_blocks_nobody_on_the_loop_executor(run: Callable[..., Any], new_gate: Callable[..., Gate]) -> None:
+def test_a_stopped_loop_blocks_nobody_on_the_loop_executor(
+    run: Callable[..., Any], new_gate: Callable[..., Gate]
+) -> None:
     gate = new_gate()
     f = batched(gate.ahandler)
     kept: list[Any] = []
@@ -182,12 +188,18 @@ def test_as_many_threads_as_slots_and_no_more(gate: Gate) -> None:
 
 
 def test_nothing_starts_with_the_decoration() -> None:
-    before = threading.active_count(), len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    before = (
+        threading.active_count(),
+        len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0,
+    )
     functions = [batched(lambda items: items, name=f"never used {number}") for number in range(50)]
     for f in functions:
         assert f.stats.submitted == 0
         assert f.healthy
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0) == before
+    assert (
+        threading.active_count(),
+        len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0,
+    ) == before
 
 
 def test_a_dropped_function_takes_its_worker_with_it() -> None:
@@ -267,7 +279,12 @@ def test_setup_runs_once_before_the_first_batch_on_the_worker(way: str) -> None:
 
 def test_setup_runs_once_on_each_of_several_workers(gate: Gate) -> None:
     threads: list[int] = []
-    f = batched(gate.handler, max_batch_size=1, max_concurrent_batches=3, setup=lambda: threads.append(threading.get_ident()))
+    f = batched(
+        gate.handler,
+        max_batch_size=1,
+        max_concurrent_batches=3,
+        setup=lambda: threads.append(threading.get_ident()),
+    )
     futures = [f.submit(number) for number in range(6)]
     gate.entered(3)
     gate.open()
@@ -329,7 +346,9 @@ def test_context_sees_what_the_handler_raises(way: str) -> None:
 
 @pytest.mark.parametrize("where", ["call", "enter", "exit"])
 @pytest.mark.parametrize("error", [OSError("context"), SystemExit(4)], ids=repr)
-def test_a_context_that_fails_fails_its_batch_and_no_other(way: str, where: str, error: BaseException) -> None:
+def test_a_context_that_fails_fails_its_batch_and_no_other(
+    way: str, where: str, error: BaseException
+) -> None:
     broken = [True]
 
     def fail(here: str) -> None:
@@ -347,7 +366,9 @@ def test_a_context_that_fails_fails_its_batch_and_no_other(way: str, where: str,
             fail("exit")
 
     async def main() -> None:
-        f = batched_by(way, lambda items: items, context=Context, max_batch_size=2, wait_ms=3_600_000)
+        f = batched_by(
+            way, lambda items: items, context=Context, max_batch_size=2, wait_ms=3_600_000
+        )
         errors = await asyncio.gather(f.acall(1), f.acall(2), return_exceptions=True)
         expected = OSError if isinstance(error, OSError) else HandlerError
         assert [type(one) for one in errors] == [expected] * 2
@@ -374,7 +395,11 @@ def test_a_context_that_swallows_the_error_leaves_nobody_waiting(way: str) -> No
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("error", [OSError("no such device"), SystemExit(3), KeyboardInterrupt(), StopIteration()], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [OSError("no such device"), SystemExit(3), KeyboardInterrupt(), StopIteration()],
+    ids=repr,
+)
 def test_a_setup_that_fails_tells_every_pending_and_later_caller(
     way: str, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -389,7 +414,9 @@ def test_a_setup_that_fails_tells_every_pending_and_later_caller(
 
     async def main() -> None:
         f = batched_by(way, handler, setup=setup, max_batch_size=2, name="unequipped")
-        errors = await asyncio.gather(*[f.acall(number) for number in range(5)], return_exceptions=True)
+        errors = await asyncio.gather(
+            *[f.acall(number) for number in range(5)], return_exceptions=True
+        )
         assert [type(one) for one in errors] == [SetupError] * 5
         assert all(one.__cause__ is error for one in errors)
         assert len({id(one) for one in errors}) == 5
@@ -445,7 +472,12 @@ def test_setup_and_context_share_the_handler_s_thread(way: str) -> None:
         local.mode = None
 
     async def main() -> None:
-        f = batched_by(way, lambda items: [(local.model, local.mode) for _ in items], setup=setup, context=context)
+        f = batched_by(
+            way,
+            lambda items: [(local.model, local.mode) for _ in items],
+            setup=setup,
+            context=context,
+        )
         for number in range(3):
             assert await f.acall(number) == ("loaded", "inference")
 
