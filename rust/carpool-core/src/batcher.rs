@@ -86,6 +86,16 @@ impl<B: Border> Batcher<B> {
         self.shared.admission.count()
     }
 
+    /// Whether nothing is pending and nothing in flight.
+    pub fn is_idle(&self) -> bool {
+        let shared = &self.shared;
+        shared.locked(|state, _| {
+            state.counters.in_flight == 0
+                && state.lobby.is_empty()
+                && shared.admission.count() == 0
+        })
+    }
+
     /// For a caller that runs batches itself: the batch its own request leaves with, if that is due
     /// and a slot is free.
     pub fn pull_own(&self, own: &Ticket<B>) -> Pulled<B> {

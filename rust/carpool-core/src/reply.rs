@@ -18,11 +18,11 @@
 //! acquire/release so that the payload written before the request was queued is visible to whoever
 //! wins it.
 
-use crate::sync::UnsafeCell;
 use crate::sync::atomic::{
     AtomicU8,
     Ordering::{AcqRel, Acquire, Release},
 };
+use crate::sync::{UnsafeCell, latest};
 
 const LOBBY: u8 = 0;
 const PENDING: u8 = 1;
@@ -96,7 +96,7 @@ impl<A> Reply<A> {
     /// Ends the caller's interest, as far as that is still possible.
     pub fn cancel(&self) -> Cancelled {
         loop {
-            let (from, to, met) = match self.state.load(Acquire) {
+            let (from, to, met) = match latest!(self.state, LOBBY, Acquire) {
                 LOBBY => (LOBBY, CANCELLED, Cancelled::InLobby),
                 PENDING => (PENDING, CANCELLED, Cancelled::Pending),
                 CLAIMED => (CLAIMED, FORSAKEN, Cancelled::InFlight),

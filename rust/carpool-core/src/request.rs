@@ -89,13 +89,12 @@ impl<B: Border> Request<B> {
     /// Ends the caller's interest; with it, the payload where the request never reached a batch.
     pub(crate) fn cancel(&self) -> (Cancelled, Option<B::Payload>) {
         let met = self.reply.cancel();
-        let payload = match met {
+        let payload = if matches!(met, Cancelled::InLobby | Cancelled::Pending) {
             // SAFETY: this thread won the swap away from a claimable state: no claimer, no other
             // canceller and no expirer can own the payload.
-            Cancelled::InLobby | Cancelled::Pending => {
-                self.payload.with_mut(|cell| unsafe { (*cell).take() })
-            }
-            Cancelled::InFlight | Cancelled::TooLate => None,
+            self.payload.with_mut(|cell| unsafe { (*cell).take() })
+        } else {
+            None
         };
         (met, payload)
     }

@@ -41,6 +41,25 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     }
 }
 
+/// The load that a compare-and-swap loop begins with.
+///
+/// In the models a swap that changes nothing. Loom (0.7) keeps only the last access to a place: once
+/// a thread has loaded it, loom has forgotten that another had looked before, and does not try this
+/// thread's swap ahead of that look. A stale value would only make the first round of the loop fail.
+macro_rules! latest {
+    ($place:expr, $guess:expr, $order:expr) => {{
+        #[cfg(not(loom))]
+        {
+            $place.load($order)
+        }
+        #[cfg(loom)]
+        match $place.compare_exchange($guess, $guess, $order, $order) {
+            Ok(value) | Err(value) => value,
+        }
+    }};
+}
+pub(crate) use latest;
+
 /// The order between two threads that each write one place and then read the other's ("store, then
 /// load"). The accesses themselves are `SeqCst` in the product, which orders them at no cost beyond
 /// the read-modify-write that is there anyway. Loom treats `SeqCst` accesses as acquire/release and

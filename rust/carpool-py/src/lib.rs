@@ -1,1 +1,57 @@
-use pyo3 as _;
+//! The only crate that knows Python: `carpool._core`.
+//!
+//! | module | what crosses the border there |
+//! |---|---|
+//! | [`engine`] | submit: items in, in the three ways of calling |
+//! | [`call`] | the callable a decorated function is made of |
+//! | [`batch`] | out: a closed batch; back: an outcome per request |
+//! | [`seat`] | slots that wait: threads detached, loops through a callback |
+//! | [`pump`] | slots on event loops |
+//! | [`border`] | what the core calls: wakes, grouped per loop |
+//! | [`port`] | one event loop, as the core's wakes see it |
+//! | [`awaitable`] | what `await` gets: a raw type, the only unsafe code of this crate |
+//! | [`run`] | which handlers the present code runs in, for finding deadlocks |
+//! | [`errors`] | the one table from the core's errors to Python's |
+
+mod awaitable;
+mod batch;
+mod border;
+mod call;
+mod engine;
+mod errors;
+mod port;
+mod pump;
+mod run;
+mod seat;
+
+use pyo3::prelude::*;
+
+/// The extension module.
+#[pymodule(gil_used = true)]
+mod _core {
+    use super::*;
+
+    #[pymodule_export]
+    use batch::Batch;
+    #[pymodule_export]
+    use call::Call;
+    #[pymodule_export]
+    use engine::{Engine, Ticket};
+    #[pymodule_export]
+    use port::Port;
+    #[pymodule_export]
+    use pump::Pump;
+    #[pymodule_export]
+    use run::Run;
+    #[pymodule_export]
+    use seat::Seat;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
+        module.add("Awaitable", awaitable::type_object(py)?)?;
+        module.add("running", run::variable(py)?)?;
+        module.add_function(wrap_pyfunction!(engine::forked, module)?)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -11,7 +11,7 @@ use crate::sync::atomic::{
     AtomicUsize,
     Ordering::{AcqRel, Acquire, SeqCst},
 };
-use crate::sync::store_load_order;
+use crate::sync::{latest, store_load_order};
 
 const CLOSED: usize = 1 << (usize::BITS - 1);
 const COUNT: usize = CLOSED - 1;
@@ -50,7 +50,7 @@ impl Admission {
     pub fn enter(&self) -> Result<(), NotAdmitted> {
         // Not fetch_add and undo: a count that overshoots for a moment could be the last thing a
         // close waits for, with nobody left to tell it.
-        let mut word = self.word.load(Acquire);
+        let mut word = latest!(self.word, 0, Acquire);
         loop {
             if word >= self.bound {
                 let closed = word & CLOSED != 0;

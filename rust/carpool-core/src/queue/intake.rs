@@ -15,7 +15,7 @@ use crate::sync::atomic::{
     AtomicPtr,
     Ordering::{AcqRel, Relaxed, SeqCst},
 };
-use crate::sync::{Arc, store_load_order};
+use crate::sync::{Arc, latest, store_load_order};
 use std::ptr::null_mut;
 
 /// The stack.
@@ -34,7 +34,7 @@ impl<B: Border> Intake<B> {
     #[inline]
     pub(crate) fn push(&self, request: Handle<B>) {
         let node = Arc::into_raw(request).cast_mut();
-        let mut newest = self.newest.load(Relaxed);
+        let mut newest = latest!(self.newest, null_mut(), Relaxed);
         loop {
             // SAFETY: `node` came from `into_raw` just above and is not published yet: its count of
             // one is ours, so it is alive.

@@ -4,7 +4,7 @@ use carpool_core::park::Parker;
 use carpool_core::{Batcher, Pulled, Ticket};
 use loom::thread;
 
-use crate::support::{Model, batcher, limits, serve, submit_own};
+use crate::support::{Model, batcher, limits, model, serve, submit_own};
 
 /// What a blocking call does: run its own batch, or wait until it is answered.
 fn call(batcher: &Batcher<Model>, ticket: &Ticket<Model>, parker: &Parker) -> u8 {
@@ -22,7 +22,7 @@ fn call(batcher: &Batcher<Model>, ticket: &Ticket<Model>, parker: &Parker) -> u8
 
 #[test]
 fn two_callers_answer_each_other() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(1, 0));
         let other = batcher.clone();
         let rival = thread::spawn(move || {
@@ -39,7 +39,7 @@ fn two_callers_answer_each_other() {
 
 #[test]
 fn two_callers_fill_one_batch() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(2, 1000));
         let other = batcher.clone();
         let rival = thread::spawn(move || {
@@ -58,7 +58,7 @@ fn two_callers_fill_one_batch() {
 /// The caller that keeps the time gives up; another must take the time over.
 #[test]
 fn a_caller_that_gives_up_hands_the_time_on() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(4, 1000));
         let unheard = Parker::here();
         let first = submit_own(&batcher, 1, &unheard);

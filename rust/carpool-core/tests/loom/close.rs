@@ -4,7 +4,7 @@ use carpool_core::park::Parker;
 use carpool_core::{Batcher, Failure, Pulled};
 use loom::thread;
 
-use crate::support::{Model, batcher, limits, pull, serve, submit};
+use crate::support::{Model, batcher, limits, model, pull, serve, submit};
 
 fn wait_for_the_end(batcher: &Batcher<Model>) {
     let parker = Parker::here();
@@ -15,7 +15,7 @@ fn wait_for_the_end(batcher: &Batcher<Model>) {
 
 #[test]
 fn a_drain_answers_what_was_accepted() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(4, 1000));
         let submitter = {
             let batcher = batcher.clone();
@@ -43,7 +43,7 @@ fn a_drain_answers_what_was_accepted() {
 
 #[test]
 fn a_failing_close_fails_what_was_accepted_and_needs_no_slot() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(4, 1000));
         let submitters: Vec<_> = (1..=2)
             .map(|payload| {
@@ -71,7 +71,7 @@ fn a_failing_close_fails_what_was_accepted_and_needs_no_slot() {
 /// A look by a slot and the settling of a late submit both fail what is pending: counted once.
 #[test]
 fn a_failing_close_counts_each_request_once() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(4, 1000));
         let submitter = {
             let batcher = batcher.clone();
@@ -90,7 +90,7 @@ fn a_failing_close_counts_each_request_once() {
 
 #[test]
 fn the_last_answer_tells_the_closer() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(4, 0));
         let ticket = submit(&batcher, 1).unwrap();
         let Pulled::Batch(running) = batcher.try_pull(4) else {
@@ -108,7 +108,7 @@ fn the_last_answer_tells_the_closer() {
 /// Answers of one batch may be sent from several threads, in any order.
 #[test]
 fn the_last_answer_sent_tells_the_closer() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(4, 0));
         let _tickets = [1, 2].map(|payload| submit(&batcher, payload).unwrap());
         let Pulled::Batch(mut running) = batcher.try_pull(4) else {
@@ -129,7 +129,7 @@ fn the_last_answer_sent_tells_the_closer() {
 
 #[test]
 fn the_last_cancel_tells_the_closer_and_the_slot() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(4, 1000));
         let ticket = submit(&batcher, 1).unwrap();
         let canceller = thread::spawn(move || {

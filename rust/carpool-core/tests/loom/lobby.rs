@@ -3,7 +3,7 @@
 use carpool_core::{Limits, Overflow, Pulled};
 use loom::thread;
 
-use crate::support::{batcher, limits, serve, submit};
+use crate::support::{batcher, limits, model, serve, submit};
 
 fn one_place() -> Limits {
     Limits {
@@ -15,7 +15,7 @@ fn one_place() -> Limits {
 
 #[test]
 fn a_cancel_lets_in_who_waits_for_room() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(one_place());
         let first = submit(&batcher, 1).unwrap();
         let canceller = thread::spawn(move || {
@@ -31,7 +31,7 @@ fn a_cancel_lets_in_who_waits_for_room() {
 
 #[test]
 fn a_seal_lets_in_who_waits_for_room() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(one_place());
         let _first = submit(&batcher, 1).unwrap();
         let other = batcher.clone();
@@ -48,7 +48,7 @@ fn a_seal_lets_in_who_waits_for_room() {
 
 #[test]
 fn who_gives_up_in_the_lobby_takes_no_room() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(one_place());
         let first = submit(&batcher, 1).unwrap();
         let second = submit(&batcher, 2).unwrap();

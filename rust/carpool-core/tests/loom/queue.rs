@@ -7,11 +7,11 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::thread;
 
-use crate::support::{Model, Waiter};
+use crate::support::{Model, Waiter, model};
 
 #[test]
 fn intake_loses_nothing_and_keeps_each_producers_order() {
-    loom::model(|| {
+    model(|| {
         let intake = Arc::new(Intake::<Model>::default());
         let producers: Vec<_> = [[1, 2], [11, 12]]
             .into_iter()
@@ -40,7 +40,7 @@ fn intake_loses_nothing_and_keeps_each_producers_order() {
 #[test]
 fn intake_drops_what_nobody_took() {
     // Loom reports what leaks.
-    loom::model(|| {
+    model(|| {
         let intake = Arc::new(Intake::<Model>::default());
         let other = intake.clone();
         let producer = thread::spawn(move || other.push(1, Waiter::default()));
@@ -52,7 +52,7 @@ fn intake_drops_what_nobody_took() {
 
 #[test]
 fn admission_never_exceeds_its_bound() {
-    loom::model(|| {
+    model(|| {
         let admission = Arc::new(Admission::new(1));
         let inside = Arc::new(AtomicUsize::new(0));
         let enter = |admission: &Admission, inside: &AtomicUsize| {
@@ -77,7 +77,7 @@ fn admission_never_exceeds_its_bound() {
 
 #[test]
 fn admission_admits_before_the_close_or_not_at_all() {
-    loom::model(|| {
+    model(|| {
         let admission = Arc::new(Admission::new(2));
         let rivals: Vec<_> = (0..2)
             .map(|_| {
@@ -97,7 +97,7 @@ fn admission_admits_before_the_close_or_not_at_all() {
 
 #[test]
 fn need_is_taken_down_by_one() {
-    loom::model(|| {
+    model(|| {
         let need = Arc::new(Need::default());
         need.state(2, u64::MAX);
         let rivals: Vec<_> = (0..2)

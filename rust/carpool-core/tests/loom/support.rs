@@ -1,5 +1,6 @@
 //! The border of the models: small numbers, and a caller who parks.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
 
 use carpool_core::border::{Border, Failure};
@@ -7,6 +8,17 @@ use carpool_core::park::Parker;
 use carpool_core::request::{Handle, Terms};
 use carpool_core::submit::Announce;
 use carpool_core::{Batch, Batcher, Limits, ManualClock, Overflow, Pulled, Seat, Ticket};
+
+/// Runs `f` through every order of events, and says how many there were.
+pub(crate) fn model(f: impl Fn() + Send + Sync + 'static) {
+    let runs = std::sync::Arc::new(AtomicUsize::new(0));
+    let seen = runs.clone();
+    loom::model(move || {
+        seen.fetch_add(1, Relaxed);
+        f();
+    });
+    println!("{} executions", runs.load(Relaxed));
+}
 
 /// The border.
 pub(crate) struct Model;

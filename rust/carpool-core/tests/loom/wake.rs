@@ -4,11 +4,11 @@ use carpool_core::park::Parker;
 use carpool_core::{Pulled, Reason};
 use loom::thread;
 
-use crate::support::{Model, Waiter, batcher, limits, pull, serve, submit};
+use crate::support::{Model, Waiter, batcher, limits, model, pull, serve, submit};
 
 #[test]
 fn the_first_request_wakes_the_slot() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(4, 0));
         let submitters: Vec<_> = (1..=2)
             .map(|payload| {
@@ -32,7 +32,7 @@ fn the_first_request_wakes_the_slot() {
 
 #[test]
 fn the_filling_request_wakes_the_slot() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(2, 1000));
         let submitters: Vec<_> = (1..=2)
             .map(|payload| {
@@ -53,7 +53,7 @@ fn the_filling_request_wakes_the_slot() {
 fn the_request_that_uses_up_the_budget_wakes_the_slot() {
     use carpool_core::request::Terms;
     use carpool_core::submit::Announce;
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(carpool_core::Limits {
             max_batch_cost: 10,
             ..limits(4, 1000)
@@ -83,7 +83,7 @@ fn the_request_that_uses_up_the_budget_wakes_the_slot() {
 
 #[test]
 fn the_end_of_a_batch_wakes_the_slot_that_waits_for_it() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(1, 0));
         let _first = submit(&batcher, 1).unwrap();
         let Pulled::Batch(running) = batcher.try_pull(1) else {
@@ -104,7 +104,7 @@ fn the_end_of_a_batch_wakes_the_slot_that_waits_for_it() {
 
 #[test]
 fn a_cancel_does_not_take_the_wake_along() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(2, 1000));
         let (mut seat, parker) = (batcher.seat(), Parker::here());
         let first = submit(&batcher, 1).unwrap();
@@ -128,7 +128,7 @@ fn a_cancel_does_not_take_the_wake_along() {
 /// Two slots wait; the one at the front goes away while a request wakes it.
 #[test]
 fn a_wake_for_a_slot_that_left_goes_to_the_next() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(limits(1, 0));
         let (mut first, mut second) = (batcher.seat(), batcher.seat());
         let parker = Parker::here();
@@ -150,7 +150,7 @@ fn a_wake_for_a_slot_that_left_goes_to_the_next() {
 /// The slot at the front leaves with a batch; the next in line must learn of what comes after.
 #[test]
 fn a_slot_that_leaves_with_a_batch_hands_the_lead_on() {
-    loom::model(|| {
+    model(|| {
         let batcher = batcher(carpool_core::Limits {
             slots: 2,
             ..limits(1, 0)

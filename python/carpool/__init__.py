@@ -1,0 +1,56 @@
+"""Dynamic batching: many single calls become few batched calls.
+
+```python
+from carpool import batched
+
+@batched(max_batch_size=32, wait_ms=2)
+def embed(texts: list[str]) -> list[int]:
+    return [len(text) for text in texts]
+
+assert embed("a ride") == 6
+```
+"""
+
+from ._batcher import Batcher
+from ._core import Batch, __version__
+from ._decorator import AsyncBatchedFunction, BatchedFunction, batched
+from ._exceptions import (
+    AlreadyAnswered,
+    BatchAbandoned,
+    BatcherClosed,
+    BatchLengthError,
+    CarpoolError,
+    CollateError,
+    DeadlineExceeded,
+    HandlerError,
+    QueueFull,
+    RequestTooLarge,
+    SetupError,
+    WouldDeadlock,
+)
+from ._future import Future
+from ._stats import Histogram, Stats
+
+__all__ = [
+    "AlreadyAnswered",
+    "AsyncBatchedFunction",
+    "Batch",
+    "BatchAbandoned",
+    "BatchLengthError",
+    "BatchedFunction",
+    "Batcher",
+    "BatcherClosed",
+    "CarpoolError",
+    "CollateError",
+    "DeadlineExceeded",
+    "Future",
+    "HandlerError",
+    "Histogram",
+    "QueueFull",
+    "RequestTooLarge",
+    "SetupError",
+    "Stats",
+    "WouldDeadlock",
+    "__version__",
+    "batched",
+]

@@ -1,0 +1,221 @@
+"""The core, written in Rust. What is public here is re-exported by `carpool`; the rest is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextvars import ContextVar
+from types import GenericAlias
+from typing import Any, Generic, Literal, TypeVar, final
+
+from ._types import Reason, Rows
+
+A = TypeVar("A")
+B = TypeVar("B")
+R_co = TypeVar("R_co", covariant=True)
+
+__version__: str
+
+#: The handler that the present code runs in.
+running: ContextVar[Run]
+
+def forked() -> None:
+    """Marks this process as a forked child: every engine belongs to its parent."""
+
+@final
+class Awaitable(Coroutine[Any, Any, R_co], Generic[R_co]):
+    """The answer to come of one request: a future and coroutine-like object."""
+
+    @property
+    def _asyncio_future_blocking(self) -> bool: ...
+    @_asyncio_future_blocking.setter
+    def _asyncio_future_blocking(self, value: bool) -> None: ...
+    def __await__(self) -> Generator[Any, Any, R_co]: ...
+    def __iter__(self) -> Generator[Any, Any, R_co]: ...
+    def __next__(self) -> Any: ...
+    def send(self, value: Any, /) -> Any: ...
+    def throw(self, typ: Any, val: Any = None, tb: Any = None, /) -> Any: ...
+    def close(self) -> None: ...
+    def done(self) -> bool: ...
+    def cancelled(self) -> bool: ...
+    def result(self) -> R_co: ...
+    def exception(self) -> BaseException | None: ...
+    def cancel(self, msg: object = None) -> bool: ...
+    def add_done_callback(self, fn: Callable[[Any], object], *, context: Any = None) -> None: ...
+    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int: ...
+    def get_loop(self) -> Any: ...
+    def _make_cancelled_error(self) -> BaseException: ...
+
+@final
+class Batch(Generic[A, B]):
+    """Requests that leave together; closed for ever.
+
+    Each is answered exactly once; a batch that is dropped before fails the rest with `BatchAbandoned`.
+    """
+
+    @property
+    def items(self) -> list[A]:
+        """The items, in order of arrival."""
+    @property
+    def reason(self) -> Reason:
+        """Why it left."""
+    @property
+    def waited_ms(self) -> float:
+        """How long the oldest request had waited when the batch was sealed, in milliseconds."""
+    @property
+    def done(self) -> bool:
+        """Whether every request has its answer."""
+    @property
+    def _owner(self) -> Any: ...
+    @property
+    def _run(self) -> Run: ...
+    def __len__(self) -> int: ...
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def complete(self, results: Rows[B | Exception], /) -> None:
+        """Answers every request with its row of `results`: a list, array or tensor of as many rows.
+
+        A row that is an exception fails its request alone. Rows of arrays and tensors are copied.
+
+        Raises:
+            BatchLengthError: a wrong number or kind; every unanswered request has failed with it.
+            AlreadyAnswered: one of the requests has its answer already; nothing happened.
+        """
+    def fail(self, error: BaseException, /) -> None:
+        """Fails every unanswered request; each caller gets an exception of its own.
+
+        Raises AlreadyAnswered if there is none.
+        """
+    def set(self, index: int, result: B, /) -> None:
+        """Answers one request. Raises IndexError, AlreadyAnswered."""
+    def fail_item(self, index: int, error: BaseException, /) -> None:
+        """Fails one request. Raises IndexError, AlreadyAnswered."""
+
+@final
+class Run:
+    """One execution of a handler."""
+
+    @property
+    def active(self) -> bool:
+        """Whether the handler still runs."""
+
+@final
+class Ticket:
+    """The caller's end of a submitted request."""
+
+    @property
+    def pending(self) -> bool:
+        """True while the request can still be cancelled."""
+    @property
+    def sealed(self) -> bool:
+        """True once it is in a batch."""
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was submitted in this process."""
+    @property
+    def name(self) -> str:
+        """The name of its batcher."""
+    def cancel(self) -> bool:
+        """Gives up. True if the request was not sealed yet."""
+    def check_wait(self) -> None:
+        """Refuses (WouldDeadlock) a wait that could never end."""
+    def lost(self, error: BaseException) -> None:
+        """Logs that `error` reached nobody."""
+
+@final
+class Seat:
+    """A place in the line of those who wait for a batch, for whoever must not block."""
+
+    def poll(self, callback: Callable[[], object], max_size: int | None) -> Any:
+        """A Batch; or a float, the seconds after which to poll again; or None; or False.
+
+        `callback()` comes, from any thread, when polling again is worth it. False: closed and drained.
+        """
+    def leave(self) -> None:
+        """Stops waiting."""
+
+@final
+class Port:
+    """One event loop, as the core's wakes see it; calling it wakes the tasks that became ready."""
+
+    def __call__(self) -> None: ...
+
+@final
+class Pump:
+    """One event loop's slot in one batcher; calling it runs what is due."""
+
+    def __call__(self) -> None: ...
+
+@final
+class Engine:
+    """One batcher of the core, in this process."""
+
+    def __new__(
+        cls,
+        *,
+        name: str,
+        max_batch_size: int,
+        wait_ns: int,
+        max_queue: int,
+        overflow: str,
+        slots: int | None,
+        executor: str,
+    ) -> Engine: ...
+    @property
+    def name(self) -> str:
+        """Its name."""
+    @property
+    def is_ours(self) -> bool:
+        """Whether it belongs to this process."""
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests."""
+    @property
+    def executor(self) -> Literal["thread", "loop", "caller"]:
+        """Who runs the handler."""
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is pending and nothing in flight."""
+    @property
+    def pending(self) -> int:
+        """How many requests are pending."""
+    def call(self, owner: object, item: object) -> Any:
+        """The answer to `item`; blocks."""
+    def acall(self, owner: object, item: object) -> Awaitable[Any]:
+        """An awaitable of the answer to `item`."""
+    def submit(self, owner: object, item: object, future: object) -> Ticket:
+        """Submits `item`; the outcome goes to `future._resolve(value)` or `future._reject(error)`."""
+    def next_batch(
+        self, max_size: int | None = None, timeout_ns: int | None = None
+    ) -> Batch[Any, Any] | None:
+        """Blocks for a batch. None: the time is over, or closed and drained."""
+    def seat(self) -> Seat:
+        """A place to wait for batches without blocking."""
+    def check_wait(self, what: str) -> None:
+        """Refuses (WouldDeadlock) a blocking wait that could never end."""
+    def check_chain(self) -> None:
+        """Refuses (WouldDeadlock) a wait for the handler inside which this is called."""
+    def flush(self) -> None:
+        """Makes everything pending leave as soon as a slot is free."""
+    def close(self, drain: bool) -> None:
+        """Takes no more requests; what is pending runs (`drain`) or fails. Does not wait."""
+    def die(self, error: BaseException) -> None:
+        """Closes for ever: pending and later callers get a copy of `error`."""
+    def wait_ended(self, timeout_ns: int | None = None) -> bool:
+        """Blocks until a closed batcher has ended; False when the time was over."""
+    def poll_ended(self, callback: Callable[[], object]) -> bool:
+        """Whether a closed batcher has ended; if not, `callback()` comes when it has."""
+    def stats(self) -> Mapping[str, Any]:
+        """All figures, raw; histograms in nanoseconds."""
+    def now(self) -> int:
+        """Monotonic nanoseconds of the core's clock."""
+
+class Call:
+    """Base class of decorated functions, and of methods bound to an instance."""
+
+    def __new__(
+        cls, binder: Callable[..., Any], simple: bool, awaits: bool, *_args: Any, **_kwargs: Any
+    ) -> Call: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """One result: awaited for handlers made with `async def`, else the caller blocks."""
+    def acall(self, *args: Any, **kwargs: Any) -> Any:
+        """An awaitable of one result, from any event loop."""
+    def _bind(self, *args: Any, **kwargs: Any) -> Any: ...

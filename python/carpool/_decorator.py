@@ -1,0 +1,360 @@
+"""`@batched`: functions, coroutines and methods whose single calls run as batches."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+from . import _lifecycle
+from ._batcher import Lifecycle, Station
+from ._binding import Binding
+from ._core import Batch, Call, Engine
+from ._future import Future
+from ._options import Options, refuse_unknown
+from ._types import P, R_co
+from ._worker import Desk, Handler
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from typing_extensions import Self
+
+    from ._signatures import Decorator
+    from ._types import Answer, Executor, Overflow
+
+__all__ = ["AsyncBatchedFunction", "BatchedFunction", "batched"]
+
+
+class Plan:
+    """A handler and its options, as decorated; what all instances of a class share.
+
+    Raises:
+        TypeError: the handler is none that can be batched.
+    """
+
+    def __init__(self, function: Any, options: Options) -> None:
+        self.kind = "function"
+        if isinstance(function, (staticmethod, classmethod)):
+            self.kind = type(function).__name__
+            function = function.__func__
+        if not callable(function) or inspect.isclass(function):
+            raise TypeError(f"batched decorates a function or method, not {function!r}")
+        self.function: Callable[..., Any] = function
+        self.options = options
+        self.label = options.name or getattr(function, "__name__", type(function).__name__)
+        call = function if inspect.isroutine(function) else getattr(function, "__call__", function)
+        unwrapped = inspect.unwrap(call)
+        if inspect.isgeneratorfunction(unwrapped) or inspect.isasyncgenfunction(unwrapped):
+            raise TypeError(
+                f"{self.label}: a batched function returns one list per batch; "
+                f"generators (streaming) are not supported"
+            )
+        self.is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(unwrapped)
+        self.executor = options.executor or ("loop" if self.is_async else "thread")
+        if self.is_async and self.executor == "caller":
+            raise TypeError(
+                f"{self.label}: executor='caller' runs the handler in a calling thread; "
+                f"an `async def` handler needs 'loop' or 'thread'"
+            )
+        self.free = Binding(function, self.label, bound=self.kind == "classmethod")
+
+    @functools.cached_property
+    def bound(self) -> Binding:
+        """How calls of a method bind, `self` being given."""
+        return Binding(self.function, self.label, bound=True)
+
+    def station(self) -> Station:
+        """A new batcher of this kind."""
+        slots = self.options.max_concurrent_batches
+        return Station(self.options, self.label, self.executor, slots)
+
+    def handler(self) -> Handler:
+        """A new handler: what of it lives in a process, with nothing started."""
+        return Handler(self.function, self.options, is_async=self.is_async, name=self.label)
+
+
+class Branch:
+    """One batcher of a plan: that of a function, or of one instance of a class.
+
+    Knows no instance, so that an idle one can be collected; calls bring theirs along.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.station = plan.station()
+        self.handler = plan.handler()
+        closing = weakref.finalize(self, Station.release, self.station)
+        closing.atexit = False
+
+
+class _Decorated(Call, Lifecycle):
+    """A decorated function, or a method bound to an instance."""
+
+    _plan: Plan
+    _branch: Branch
+    _binding: Binding
+    _bound: tuple[Any, ...]
+    _instances: _Instances
+    #: Known to be a method, from the class body.
+    _in_class = False
+    __wrapped__: Callable[..., Any]
+    __signature__: inspect.Signature
+
+    def __new__(
+        cls, plan: Plan, branch: Branch | None = None, bound: tuple[Any, ...] = ()
+    ) -> Self:
+        binding = plan.bound if bound else plan.free
+        made = super().__new__(cls, binding.item, binding.simple, plan.is_async)
+        made._plan, made._binding, made._bound = plan, binding, bound
+        made._branch = branch or Branch(plan)
+        made._station = made._branch.station
+        if not bound:
+            made._instances = _Instances()
+            functools.update_wrapper(made, plan.function)
+        made.__signature__ = binding.signature
+        return made
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submits one call; a `carpool.Future` of its result.
+
+        Raises:
+            TypeError: the arguments do not fit.
+            QueueFull, BatcherClosed: it was refused.
+            WouldDeadlock: it would wait for room where that can never come.
+        """
+        item = self._bind(*args, **kwargs)
+        if self._plan.executor == "caller":
+            self._station.start()
+        future: Future[Any] = Future()
+        future._ticket = self._open().submit(self, item, future)
+        return future
+
+    # ------------------------------------------------------------------- what the core calls
+
+    def _open(self) -> Engine:
+        if self._plan.executor == "thread":
+            return self._station.start()
+        return self._station.engine()
+
+    def _before_waiting(self) -> None:
+        # Somebody has to run what no blocked caller can.
+        self._station.start()
+
+    def _run_on_worker(self, batch: Batch[Any, Any], desk: Desk) -> None:
+        engine = self._station.engine()
+        self._branch.handler.run(batch, engine, self._binding, self._bound, desk)
+
+    def _run_as_caller(self, batch: Batch[Any, Any]) -> None:
+        handler = self._branch.handler
+        handler.run(batch, self._station.engine(), self._binding, self._bound, handler.desk)
+
+    def _run_on_loop(self, batch: Batch[Any, Any]) -> None:
+        engine = self._station.engine()
+        self._branch.handler.run_on_loop(batch, engine, self._binding, self._bound)
+
+    # ------------------------------------------------------------------------------- methods
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._in_class = self._plan.kind == "function"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if self._bound or self._plan.kind == "staticmethod":
+            return self
+        if self._plan.kind == "classmethod":
+            instance = owner if owner is not None else type(instance)
+        if instance is None:
+            return self
+        return self._instances.bind(self, instance)
+
+    def __reduce__(self) -> Any:
+        if self._bound:
+            return _rebind, (self._bound[0], self._plan.function.__name__)
+        return _remake, (self._plan.function, self._plan.kind, self._plan.options.given())
+
+    def __repr__(self) -> str:
+        of = f" of {self._bound[0]!r}" if self._bound else ""
+        return f"<carpool.{type(self).__name__} {self.name}{of}>"
+
+
+class BatchedFunction(_Decorated, Generic[P, R_co]):
+    """A function whose single calls run as batches; made by `batched`."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+        def acall(self, *args: P.args, **kwargs: P.kwargs) -> Answer[R_co]: ...
+
+        def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]: ...
+
+
+class AsyncBatchedFunction(_Decorated, Generic[P, R_co]):
+    """A coroutine function whose single calls run as batches; made by `batched`."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Answer[R_co]: ...
+
+        def acall(self, *args: P.args, **kwargs: P.kwargs) -> Answer[R_co]: ...
+
+        def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]: ...
+
+
+class _Instances:
+    """The batchers of a method's instances; each goes with its instance."""
+
+    def __init__(self) -> None:
+        self._branches: dict[int, tuple[weakref.ref[Any], Branch]] = {}
+
+    def bind(self, method: _Decorated, instance: Any) -> _Decorated:
+        """The method bound to `instance`, with the batcher that is the instance's own."""
+        number = id(instance)
+        known = self._branches.get(number)
+        if known is None or known[0]() is not instance:
+            with _lifecycle.lock:
+                known = self._branches.get(number)
+                if known is None or known[0]() is not instance:
+                    known = self._add(method, instance, number)
+        return type(method)(method._plan, known[1], (instance,))
+
+    def _add(
+        self, method: _Decorated, instance: Any, number: int
+    ) -> tuple[weakref.ref[Any], Branch]:
+        branches = self._branches
+
+        def forget(gone: weakref.ref[Any]) -> None:
+            # The number may belong to a new instance by now.
+            if branches.get(number, (None,))[0] is gone:
+                del branches[number]
+
+        try:
+            reference = weakref.ref(instance, forget)
+        except TypeError:
+            kind = type(instance).__qualname__
+            raise TypeError(
+                f"{method.name}: a batched method needs weak references to its instances; "
+                f"add '__weakref__' to the __slots__ of {kind}"
+            ) from None
+        _ = method._plan.bound  # refused here, before anything is kept, if it takes only `self`
+        branches[number] = reference, Branch(method._plan)
+        return branches[number]
+
+
+def _remake(function: Any, kind: str, options: dict[str, Any]) -> Any:
+    """Unpickles a decorated function: the very one of its module where there is one, else a new one."""
+    path = function.__qualname__.removesuffix(_SUFFIX)
+    found: Any = sys.modules.get(function.__module__)
+    for name in path.split("."):
+        found = getattr(found, "__dict__", {}).get(name)
+        found = getattr(found, "__func__", found) if isinstance(
+            found, (staticmethod, classmethod)) else found
+    if isinstance(found, _Decorated) and found._plan.function is function:
+        return found
+    wrap: Any = {"staticmethod": staticmethod, "classmethod": classmethod}.get(kind, lambda f: f)
+    return _decorate(wrap(function), Options(**options))
+
+
+def _rebind(instance: Any, name: str) -> Any:
+    return getattr(instance, name)
+
+
+#: pickle finds a function by module and qualified name, where the decorated one stands: so the handler
+#: itself is named by how it is reached from there.
+_SUFFIX = ".__wrapped__"
+
+
+def _decorate(function: Any, options: Options) -> Any:
+    plan = Plan(function, options)
+    made = (AsyncBatchedFunction if plan.is_async else BatchedFunction)(plan)
+    if plan.is_async:
+        _mark_as_coroutine_function(made)
+    handler = plan.function
+    if inspect.isfunction(handler) and not handler.__qualname__.endswith(_SUFFIX):
+        handler.__qualname__ += _SUFFIX
+    return made
+
+
+def _mark_as_coroutine_function(function: Any) -> None:
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(function)
+    else:
+        import asyncio.coroutines
+
+        function._is_coroutine = asyncio.coroutines._is_coroutine
+
+
+def _typed(function: Callable[..., Any]) -> Decorator:
+    """For type checkers `batched` is a `Decorator`; at run time it is itself."""
+    return cast("Decorator", function)
+
+
+_KNOWN = tuple(Options.__dataclass_fields__)
+
+
+@_typed
+def batched(
+    func: Callable[..., Any] | None = None,
+    /,
+    *,
+    max_batch_size: int = 32,
+    wait_ms: float = 0,
+    max_queue: int = 10_000,
+    overflow: Overflow = "raise",
+    max_concurrent_batches: int = 1,
+    executor: Executor | None = None,
+    setup: Callable[[], object] | None = None,
+    context: Callable[[], AbstractContextManager[object]] | None = None,
+    name: str | None = None,
+    **unknown: Any,
+) -> Any:
+    """Makes single calls of a function of lists run as batches.
+
+    The handler takes a list per parameter and returns as many rows: `def f(xs: list[A]) -> list[B]` is
+    called as `f(x) -> B`, `await f.acall(x)` or `f.submit(x)`; with `async def`, `await f(x)`. Works bare
+    or with options, on functions, `async def`, methods (a batcher per instance), static and class methods.
+
+    Args:
+        max_batch_size: most requests in one batch.
+        wait_ms: longest time the oldest request is held for company while a slot is free, in
+            milliseconds, from its arrival. A full batch leaves at once.
+        max_queue: most pending requests.
+        overflow: what a request meets at a full queue: "raise" QueueFull, or "wait" for room.
+        max_concurrent_batches: how many batches may run at once.
+        executor: who runs the handler: "thread" (a persistent worker thread; the default for `def`), "loop"
+            (the callers' event loop; the default for `async def`) or "caller" (the thread whose call closes
+            the batch).
+        setup: called once on the worker before the first batch; if it raises, every pending and later
+            caller gets SetupError.
+        context: called once per batch; the handler runs inside the context manager it returns.
+        name: in statistics, threads and log lines; default the function's.
+
+    Raises:
+        TypeError, ValueError: an option is unknown, of the wrong type or out of range, or the function
+            is none that can be batched.
+
+    ```python
+    @batched(max_batch_size=8, wait_ms=2)
+    def double(numbers: list[int]) -> list[int]:
+        return [2 * number for number in numbers]
+
+    assert double(21) == 42
+    ```
+    """
+    refuse_unknown("batched", unknown, _KNOWN)
+    options = Options(
+        max_batch_size=max_batch_size,
+        wait_ms=wait_ms,
+        max_queue=max_queue,
+        overflow=overflow,
+        max_concurrent_batches=max_concurrent_batches,
+        executor=executor,
+        setup=setup,
+        context=context,
+        name=name,
+    )
+    if func is None:
+        return functools.partial(_decorate, options=options)
+    return _decorate(func, options)

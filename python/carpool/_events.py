@@ -1,0 +1,29 @@
+"""Notable events, told to the logger "carpool"."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("carpool")
+
+
+def lost_error(name: str, error: BaseException) -> None:
+    """A request failed and nobody received its error."""
+    logger.error("%s: a request failed and nobody received the error", name, exc_info=error)
+
+
+def worker_died(name: str, error: BaseException) -> None:
+    """Something ended a worker outside of the handler; its batch is abandoned, it starts anew."""
+    logger.error("%s: the worker died and is replaced", name, exc_info=error)
+
+
+def setup_failed(name: str, error: BaseException) -> None:
+    """`setup` raised: every pending and later caller gets a SetupError."""
+    logger.error("%s: setup failed, the batcher is closed", name, exc_info=error)
+
+
+def slow_close(name: str, seconds: float, pending: int, in_flight: int) -> None:
+    """A close has waited long."""
+    logger.warning(
+        "%s: close has waited %.1f s; %d pending, %d in flight", name, seconds, pending, in_flight
+    )

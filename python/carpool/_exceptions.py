@@ -1,0 +1,107 @@
+"""Everything that can go wrong, in one tree, and the private copy of an error for each caller."""
+
+from __future__ import annotations
+
+import copy
+
+__all__ = [
+    "AlreadyAnswered",
+    "BatchAbandoned",
+    "BatchLengthError",
+    "BatcherClosed",
+    "CarpoolError",
+    "CollateError",
+    "DeadlineExceeded",
+    "HandlerError",
+    "QueueFull",
+    "RequestTooLarge",
+    "SetupError",
+    "WouldDeadlock",
+]
+
+
+class CarpoolError(Exception):
+    """The root of carpool's own errors."""
+
+
+class QueueFull(CarpoolError):
+    """`max_queue` requests are pending and `overflow` is "raise"."""
+
+
+class DeadlineExceeded(CarpoolError, TimeoutError):
+    """The request's time was over before it left in a batch; the handler never saw it."""
+
+
+class BatcherClosed(CarpoolError):
+    """The batcher takes no more requests, or was closed before this one left."""
+
+
+class BatchAbandoned(CarpoolError):
+    """The batch was dropped, or whoever held it ended, before this request was answered."""
+
+
+class BatchLengthError(CarpoolError):
+    """The handler's result does not have one row per request."""
+
+
+class AlreadyAnswered(CarpoolError):
+    """A request of the batch has its answer already; each is answered exactly once."""
+
+
+class RequestTooLarge(CarpoolError):
+    """The request alone costs more than `max_batch_cost`."""
+
+
+class CollateError(CarpoolError):
+    """The request's item does not fit the items it would share a batch with."""
+
+
+class HandlerError(CarpoolError):
+    """The handler raised what no caller can be given a copy of; `__cause__` is the original."""
+
+
+class SetupError(CarpoolError):
+    """`setup` raised, so the handler cannot run; `__cause__` is the original."""
+
+
+class WouldDeadlock(CarpoolError, RuntimeError):
+    """Waiting here could never end: what would have to run is what waits."""
+
+
+def private_copy(original: BaseException) -> BaseException:
+    """An error of the caller's own: of the original's type where that can be reproduced.
+
+    One exception object raised in many callers would collect all their tracebacks and share its
+    ``__context__``. So each gets a copy without a traceback, with the original as ``__cause__``.
+    ``StopIteration``, what is not an ``Exception`` (raised in an event loop it would tear the loop
+    down) and what does not survive copying become ``HandlerError``.
+    """
+    if isinstance(original, Exception) and not isinstance(
+        original, (StopIteration, StopAsyncIteration)
+    ):
+        twin = _twin(original)
+        if twin is not None:
+            twin.__traceback__ = None
+            twin.__context__ = None
+            twin.__cause__ = original
+            return twin
+    error = HandlerError(f"the handler raised {type(original).__name__}: {_text(original)}")
+    error.__cause__ = original
+    return error
+
+
+def _twin(original: Exception) -> Exception | None:
+    try:
+        twin = copy.copy(original)
+    except Exception:  # a constructor or __reduce__ of the user's: anything may come
+        return None
+    if twin is original or type(twin) is not type(original) or twin.args != original.args:
+        return None
+    return twin
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "(its text cannot be shown)"

@@ -1,0 +1,99 @@
+"""What `submit` returns."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from typing import TYPE_CHECKING, Any
+
+from ._exceptions import BatchAbandoned
+from ._types import R
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from ._core import Ticket
+
+    _Base = concurrent.futures.Future[R]
+else:
+    _Base = concurrent.futures.Future
+
+__all__ = ["Future"]
+
+
+class Future(_Base[R]):
+    """A `concurrent.futures.Future` of one request, which can be awaited too.
+
+    `cancel` is False once the request is in a batch. Dropping the future cancels nothing.
+    """
+
+    _ticket: Ticket | None = None
+    _received = False
+
+    def cancel(self) -> bool:
+        """Gives up. True if the request was not in a batch yet: the handler never sees it."""
+        if self.cancelled():
+            return True
+        ticket = self._ticket
+        if ticket is None or not ticket.is_ours or not ticket.cancel():
+            return False
+        super().cancel()
+        self.set_running_or_notify_cancel()
+        return True
+
+    def running(self) -> bool:
+        """Whether the request is in a batch and has no outcome yet."""
+        ticket = self._ticket
+        return ticket is not None and ticket.sealed and not self.done()
+
+    def result(self, timeout: float | None = None) -> R:
+        """The result; waits at most `timeout` seconds.
+
+        Raises:
+            TimeoutError: the time was over.
+            CancelledError: it was cancelled.
+            WouldDeadlock: what would have to run is what waits here.
+            BatchAbandoned: it was submitted by the process this one was forked from.
+        """
+        self._check_wait()
+        self._received = True
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The exception, or None; waits and raises like `result`."""
+        self._check_wait()
+        self._received = True
+        return super().exception(timeout)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        import asyncio
+
+        if not self.done():
+            self._check_process()
+        return asyncio.wrap_future(self).__await__()
+
+    def _check_process(self) -> None:
+        ticket = self._ticket
+        if ticket is not None and not ticket.is_ours:
+            raise BatchAbandoned(
+                f"{ticket.name}: the request was submitted by the parent process, before the fork"
+            )
+
+    def _check_wait(self) -> None:
+        if self._ticket is not None and not self.done():
+            self._check_process()
+            self._ticket.check_wait()
+
+    def _resolve(self, value: R) -> None:
+        if not self.done():
+            self.set_result(value)
+
+    def _reject(self, error: BaseException) -> None:
+        if not self.done():
+            self.set_exception(error)
+
+    def __del__(self) -> None:
+        if self._received or self._ticket is None:
+            return
+        error = getattr(self, "_exception", None)
+        if error is not None:
+            self._ticket.lost(error)

@@ -1,0 +1,282 @@
+"""What a decorated handler becomes, for type checkers: `list[A] -> list[B]` is called as `A -> B`.
+
+Nothing here runs. A handler is matched by how many lists it takes (one to five, with or without a
+first parameter that is no list: a method) and by `def` or `async def`. The long forms come first: a
+handler with defaults fits the short ones too. One parameter is exact; with two to five, positions
+are checked and keywords pass unchecked, because `Callable` carries no names; beyond that parameters
+are unchecked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from typing_extensions import Self
+
+    from ._decorator import AsyncBatchedFunction, BatchedFunction
+    from ._future import Future
+    from ._types import (
+        A1,
+        A2,
+        A3,
+        A4,
+        A5,
+        Answer,
+        Executor,
+        F_co,
+        Overflow,
+        P,
+        R,
+        R_co,
+        Rows,
+        S,
+        S_co,
+        T,
+    )
+
+    C_co = TypeVar("C_co", covariant=True)  # what the call itself gives
+
+    Results = Rows[
+        R | Exception
+    ]  # what a handler returns: an exception in a slot is raised for that slot, never returned
+    AsyncResults = Coroutine[Any, Any, Rows[R | Exception]]
+
+    # Several parameters: positions are checked, keywords pass unchecked. Each position has a default because its
+    # parameter may be given by keyword or have a default of its own; which, cannot be told from `Callable`.
+
+    class Calls2(Generic[A1, A2, R_co, C_co]):
+        def __call__(self, a1: A1 = ..., a2: A2 = ..., /, **names: Any) -> C_co: ...
+        def acall(self, a1: A1 = ..., a2: A2 = ..., /, **names: Any) -> Answer[R_co]: ...
+        def submit(self, a1: A1 = ..., a2: A2 = ..., /, **names: Any) -> Future[R_co]: ...
+
+    class BatchedFunction2(Calls2[A1, A2, R_co, R_co], BatchedFunction[[A1, A2], R_co]): ...
+
+    class AsyncBatchedFunction2(
+        Calls2[A1, A2, R_co, Answer[R_co]], AsyncBatchedFunction[[A1, A2], R_co]
+    ): ...
+
+    class Calls3(Generic[A1, A2, A3, R_co, C_co]):
+        def __call__(self, a1: A1 = ..., a2: A2 = ..., a3: A3 = ..., /, **names: Any) -> C_co: ...
+        def acall(
+            self, a1: A1 = ..., a2: A2 = ..., a3: A3 = ..., /, **names: Any
+        ) -> Answer[R_co]: ...
+        def submit(
+            self, a1: A1 = ..., a2: A2 = ..., a3: A3 = ..., /, **names: Any
+        ) -> Future[R_co]: ...
+
+    class BatchedFunction3(Calls3[A1, A2, A3, R_co, R_co], BatchedFunction[[A1, A2, A3], R_co]): ...
+
+    class AsyncBatchedFunction3(
+        Calls3[A1, A2, A3, R_co, Answer[R_co]], AsyncBatchedFunction[[A1, A2, A3], R_co]
+    ): ...
+
+    class Calls4(Generic[A1, A2, A3, A4, R_co, C_co]):
+        def __call__(
+            self, a1: A1 = ..., a2: A2 = ..., a3: A3 = ..., a4: A4 = ..., /, **names: Any
+        ) -> C_co: ...
+        def acall(
+            self, a1: A1 = ..., a2: A2 = ..., a3: A3 = ..., a4: A4 = ..., /, **names: Any
+        ) -> Answer[R_co]: ...
+        def submit(
+            self, a1: A1 = ..., a2: A2 = ..., a3: A3 = ..., a4: A4 = ..., /, **names: Any
+        ) -> Future[R_co]: ...
+
+    class BatchedFunction4(
+        Calls4[A1, A2, A3, A4, R_co, R_co], BatchedFunction[[A1, A2, A3, A4], R_co]
+    ): ...
+
+    class AsyncBatchedFunction4(
+        Calls4[A1, A2, A3, A4, R_co, Answer[R_co]], AsyncBatchedFunction[[A1, A2, A3, A4], R_co]
+    ): ...
+
+    class Calls5(Generic[A1, A2, A3, A4, A5, R_co, C_co]):
+        def __call__(
+            self,
+            a1: A1 = ...,
+            a2: A2 = ...,
+            a3: A3 = ...,
+            a4: A4 = ...,
+            a5: A5 = ...,
+            /,
+            **names: Any,
+        ) -> C_co: ...
+        def acall(
+            self,
+            a1: A1 = ...,
+            a2: A2 = ...,
+            a3: A3 = ...,
+            a4: A4 = ...,
+            a5: A5 = ...,
+            /,
+            **names: Any,
+        ) -> Answer[R_co]: ...
+        def submit(
+            self,
+            a1: A1 = ...,
+            a2: A2 = ...,
+            a3: A3 = ...,
+            a4: A4 = ...,
+            a5: A5 = ...,
+            /,
+            **names: Any,
+        ) -> Future[R_co]: ...
+
+    class BatchedFunction5(
+        Calls5[A1, A2, A3, A4, A5, R_co, R_co], BatchedFunction[[A1, A2, A3, A4, A5], R_co]
+    ): ...
+
+    class AsyncBatchedFunction5(
+        Calls5[A1, A2, A3, A4, A5, R_co, Answer[R_co]],
+        AsyncBatchedFunction[[A1, A2, A3, A4, A5], R_co],
+    ): ...
+
+    class BatchedMethod(Generic[S_co, F_co]):
+        """A method before it is bound: S is what it is bound to, F what it becomes.
+
+        S counts as covariant, as `self` does in plain methods, so that subclasses can override; hence the two ignores
+        (both checkers read them).
+        """
+
+        @overload  # a class method: S is the type of a class
+        def __get__(
+            self: BatchedMethod[type[T], F_co], instance: T | None, owner: type[T] | None = None
+        ) -> F_co: ...
+        @overload  # Class.m
+        def __get__(self, instance: None, owner: type) -> Self: ...
+        @overload  # obj.m
+        def __get__(self, instance: S_co, owner: type | None = None) -> F_co: ...  # type: ignore[misc]
+        def __get__(self, instance: Any, owner: Any = None) -> Any: ...
+        def __call__(
+            self: BatchedMethod[S_co, Callable[P, R]],
+            instance: S_co,  # type: ignore[misc]
+            /,
+            *args: P.args,
+            **kwargs: P.kwargs,
+        ) -> R: ...
+
+    class Decorator(Protocol):
+        @overload
+        def __call__(
+            self,
+            func: None = None,
+            /,
+            *,
+            max_batch_size: int = 32,
+            wait_ms: float = 0,
+            max_queue: int = 10_000,
+            overflow: Overflow = "raise",
+            max_concurrent_batches: int = 1,
+            executor: Executor | None = None,
+            setup: Callable[[], object] | None = None,
+            context: Callable[[], AbstractContextManager[object]] | None = None,
+            name: str | None = None,
+        ) -> Decorator: ...
+        # def, functions
+        @overload
+        def __call__(
+            self,
+            func: Callable[
+                [list[Any], list[Any], list[Any], list[Any], list[Any], list[Any]], Results[R]
+            ],
+            /,
+        ) -> BatchedFunction[..., R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[A1], list[A2], list[A3], list[A4], list[A5]], Results[R]], /
+        ) -> BatchedFunction5[A1, A2, A3, A4, A5, R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[A1], list[A2], list[A3], list[A4]], Results[R]], /
+        ) -> BatchedFunction4[A1, A2, A3, A4, R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[A1], list[A2], list[A3]], Results[R]], /
+        ) -> BatchedFunction3[A1, A2, A3, R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[A1], list[A2]], Results[R]], /
+        ) -> BatchedFunction2[A1, A2, R]: ...
+        @overload
+        def __call__(self, func: Callable[[list[A1]], Results[R]], /) -> BatchedFunction[[A1], R]: ...
+        # def, methods
+        @overload
+        def __call__(
+            self, func: Callable[[S, list[A1], list[A2], list[A3], list[A4], list[A5]], Results[R]], /
+        ) -> BatchedMethod[S, BatchedFunction5[A1, A2, A3, A4, A5, R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[S, list[A1], list[A2], list[A3], list[A4]], Results[R]], /
+        ) -> BatchedMethod[S, BatchedFunction4[A1, A2, A3, A4, R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[S, list[A1], list[A2], list[A3]], Results[R]], /
+        ) -> BatchedMethod[S, BatchedFunction3[A1, A2, A3, R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[S, list[A1], list[A2]], Results[R]], /
+        ) -> BatchedMethod[S, BatchedFunction2[A1, A2, R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[S, list[A1]], Results[R]], /
+        ) -> BatchedMethod[S, BatchedFunction[[A1], R]]: ...
+        # async def, functions
+        @overload
+        def __call__(
+            self,
+            func: Callable[
+                [list[Any], list[Any], list[Any], list[Any], list[Any], list[Any]], AsyncResults[R]
+            ],
+            /,
+        ) -> AsyncBatchedFunction[..., R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[A1], list[A2], list[A3], list[A4], list[A5]], AsyncResults[R]], /
+        ) -> AsyncBatchedFunction5[A1, A2, A3, A4, A5, R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[A1], list[A2], list[A3], list[A4]], AsyncResults[R]], /
+        ) -> AsyncBatchedFunction4[A1, A2, A3, A4, R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[A1], list[A2], list[A3]], AsyncResults[R]], /
+        ) -> AsyncBatchedFunction3[A1, A2, A3, R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[A1], list[A2]], AsyncResults[R]], /
+        ) -> AsyncBatchedFunction2[A1, A2, R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[A1]], AsyncResults[R]], /
+        ) -> AsyncBatchedFunction[[A1], R]: ...
+        # async def, methods
+        @overload
+        def __call__(
+            self,
+            func: Callable[[S, list[A1], list[A2], list[A3], list[A4], list[A5]], AsyncResults[R]],
+            /,
+        ) -> BatchedMethod[S, AsyncBatchedFunction5[A1, A2, A3, A4, A5, R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[S, list[A1], list[A2], list[A3], list[A4]], AsyncResults[R]], /
+        ) -> BatchedMethod[S, AsyncBatchedFunction4[A1, A2, A3, A4, R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[S, list[A1], list[A2], list[A3]], AsyncResults[R]], /
+        ) -> BatchedMethod[S, AsyncBatchedFunction3[A1, A2, A3, R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[S, list[A1], list[A2]], AsyncResults[R]], /
+        ) -> BatchedMethod[S, AsyncBatchedFunction2[A1, A2, R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[S, list[A1]], AsyncResults[R]], /
+        ) -> BatchedMethod[S, AsyncBatchedFunction[[A1], R]]: ...
+        # any other parameters: unchecked
+        @overload
+        def __call__(self, func: Callable[..., AsyncResults[R]], /) -> AsyncBatchedFunction[..., R]: ...
+        @overload
+        def __call__(self, func: Callable[..., Results[R]], /) -> BatchedFunction[..., R]: ...

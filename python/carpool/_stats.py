@@ -1,0 +1,111 @@
+"""A frozen snapshot of a batcher's figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["Histogram", "Stats"]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How a figure was distributed. Percentiles are within 1/16 of the value; the rest is exact."""
+
+    count: int = 0
+    mean: float = 0.0
+    min: float = 0.0
+    max: float = 0.0
+    #: (value, count) pairs by rising value; each value stands for those within 1/16 of it.
+    buckets: tuple[tuple[float, int], ...] = field(default=(), repr=False)
+
+    def percentile(self, p: float, /) -> float:
+        """The value that `p` per cent (0 to 100) of all do not exceed; 0.0 without any.
+
+        Nearest rank. Raises ValueError for a `p` out of range.
+        """
+        if not 0 <= p <= 100:
+            raise ValueError(f"a percentile is from 0 to 100, not {p!r}")
+        rank = min(max(math.ceil(p / 100 * self.count), 1), self.count)
+        seen = 0
+        for value, count in self.buckets:
+            seen += count
+            if seen >= rank:
+                return min(max(value, self.min), self.max)
+        return 0.0
+
+    @property
+    def p50(self) -> float:
+        """The median."""
+        return self.percentile(50)
+
+    @property
+    def p90(self) -> float:
+        """The 90th percentile."""
+        return self.percentile(90)
+
+    @property
+    def p99(self) -> float:
+        """The 99th percentile."""
+        return self.percentile(99)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """All figures of one batcher at one moment; times in milliseconds.
+
+    ``submitted == answered + failed + cancelled + rejected + pending + in_flight`` always.
+    """
+
+    #: Every request so far.
+    submitted: int = 0
+    #: Ended with a result.
+    answered: int = 0
+    #: Ended with an error.
+    failed: int = 0
+    #: Given up by their callers.
+    cancelled: int = 0
+    #: Refused at the call: queue full, or closed.
+    rejected: int = 0
+    #: Waiting for a batch, or for room in the queue.
+    pending: int = 0
+    #: In a batch, unanswered.
+    in_flight: int = 0
+    #: Batches sealed.
+    batches: int = 0
+    #: Batches by why they left: full, wait, cost, idle, gather, flush, close.
+    reasons: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    #: Requests per batch.
+    batch_sizes: Histogram = Histogram()
+    #: From submit to seal, per request.
+    wait_ms: Histogram = Histogram()
+    #: From seal to the last answer, per batch.
+    run_ms: Histogram = Histogram()
+
+    @classmethod
+    def from_core(cls, raw: Mapping[str, Any]) -> Stats:
+        """Of the core's raw figures: counts, and histograms of nanoseconds."""
+        raw = dict(raw)
+        return cls(
+            reasons=MappingProxyType(dict(raw.pop("reasons"))),
+            batch_sizes=_histogram(raw.pop("batch_sizes"), 1),
+            wait_ms=_histogram(raw.pop("wait_ns"), 1e6),
+            run_ms=_histogram(raw.pop("run_ns"), 1e6),
+            **raw,
+        )
+
+
+def _histogram(
+    raw: tuple[int, float, int, int, list[tuple[float, int]]], unit: float
+) -> Histogram:
+    count, mean, least, most, buckets = raw
+    return Histogram(
+        count=count,
+        mean=mean / unit,
+        min=least / unit,
+        max=most / unit,
+        buckets=tuple((value / unit, n) for value, n in buckets),
+    )

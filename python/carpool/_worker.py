@@ -1,0 +1,262 @@
+"""Running a handler: on worker threads, on event loops, in the callers themselves.
+
+A batch's outcome always reaches its callers: whatever the handler, `setup`, `context` or a row does,
+ends as an answer of the batch, and the worker goes on. Handlers run in a context (`contextvars`) of
+their own, empty but for what `setup` set: nothing leaks in from the caller whose batch it happens to be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from . import _events, _lifecycle
+from ._core import running
+from ._exceptions import HandlerError, SetupError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ._binding import Binding
+    from ._core import Batch, Engine
+    from ._options import Options
+
+__all__ = ["Desk", "Handler", "start_workers"]
+
+
+class Desk:
+    """What stays between the batches of one worker: its context, its event loop if it needs one."""
+
+    def __init__(self) -> None:
+        self.context = contextvars.Context()
+        self.is_set_up = False
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Runs a coroutine to its end on the worker's own event loop."""
+        import asyncio
+
+        if self._event_loop is None:
+            self._event_loop = asyncio.new_event_loop()
+        return self._event_loop.run_until_complete(coroutine)
+
+    def close(self) -> None:
+        """Ends the event loop."""
+        event_loop, self._event_loop = self._event_loop, None
+        if event_loop is not None:
+            event_loop.run_until_complete(event_loop.shutdown_asyncgens())
+            event_loop.close()
+
+
+class Handler:
+    """The user's function with all that belongs to running it."""
+
+    def __init__(
+        self, function: Callable[..., Any], options: Options, *, is_async: bool, name: str
+    ) -> None:
+        self.function = function
+        self.is_async = is_async
+        self.name = name
+        self.setup = options.setup
+        self.context = options.context
+        # Where several threads or loops run batches without a desk of their own, they share this one.
+        self.desk = Desk()
+        self._setting_up = threading.RLock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ------------------------------------------------------------------------------ threads
+
+    def run(
+        self, batch: Batch[Any, Any], engine: Engine, binding: Binding, bound: tuple[Any, ...],
+        desk: Desk,
+    ) -> None:
+        """Runs a batch to its end in this thread. Only KeyboardInterrupt is raised, after the batch's
+        callers have been told."""
+        if not self._ready(batch, engine, desk):
+            return
+        positional, by_name = binding.lists(batch.items)
+        call = (self._call_async if self.is_async else self._call)
+        context = desk.context.copy()
+        try:
+            results = context.run(call, batch, (*bound, *positional), by_name, desk)
+        except BaseException as error:
+            fail(batch, error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        else:
+            complete(batch, results)
+
+    def _call(
+        self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], _desk: Desk
+    ) -> Any:
+        running.set(batch._run)
+        if self.context is None:
+            return self.function(*args, **kwargs)
+        results = _NOTHING
+        with self.context():
+            results = self.function(*args, **kwargs)
+        return _unless_swallowed(results, self.name)
+
+    def _call_async(
+        self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], desk: Desk
+    ) -> Any:
+        running.set(batch._run)
+        return desk.run(self._await(args, kwargs))
+
+    async def _await(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.context is None:
+            return await self.function(*args, **kwargs)
+        results = _NOTHING
+        entered = self.context()
+        if hasattr(entered, "__aenter__"):
+            async with entered:
+                results = await self.function(*args, **kwargs)
+        else:
+            with entered:
+                results = await self.function(*args, **kwargs)
+        return _unless_swallowed(results, self.name)
+
+    # -------------------------------------------------------------------------------- loops
+
+    def run_on_loop(
+        self, batch: Batch[Any, Any], engine: Engine, binding: Binding, bound: tuple[Any, ...]
+    ) -> None:
+        """Runs a batch on the running event loop: at once, or for `async def` as a task of its own."""
+        if not self.is_async:
+            self.run(batch, engine, binding, bound, self.desk)
+            return
+        if not self._ready(batch, engine, self.desk):
+            return
+        import asyncio
+
+        positional, by_name = binding.lists(batch.items)
+        context = self.desk.context.copy()
+        context.run(running.set, batch._run)
+        coroutine = self._answer(batch, (*bound, *positional), by_name)
+        task = context.run(asyncio.get_running_loop().create_task, coroutine)
+        # The loop holds its tasks weakly.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(
+        self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        try:
+            results = await self._await(args, kwargs)
+        except BaseException as error:
+            fail(batch, error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            complete(batch, results)
+
+    # -------------------------------------------------------------------------------- setup
+
+    def _ready(self, batch: Batch[Any, Any], engine: Engine, desk: Desk) -> bool:
+        """Runs `setup` before the first batch at a desk; False if the batch failed by it."""
+        if desk.is_set_up or self.setup is None:
+            return True
+        with self._setting_up:
+            if desk.is_set_up:
+                return True
+            try:
+                desk.context.run(self.setup)
+            except BaseException as cause:
+                error = SetupError(f"{self.name}: setup raised {type(cause).__name__}: {cause}")
+                error.__cause__ = cause
+                _events.setup_failed(self.name, cause)
+                engine.die(error)
+                batch.fail(error)
+                if isinstance(cause, KeyboardInterrupt):
+                    raise
+                return False
+            desk.is_set_up = True
+            return True
+
+
+_NOTHING: Any = object()
+
+
+def _unless_swallowed(results: Any, name: str) -> Any:
+    if results is _NOTHING:
+        raise HandlerError(f"{name}: its context swallowed the handler's exception: no results")
+    return results
+
+
+def complete(batch: Batch[Any, Any], results: Any) -> None:
+    """Takes the rows of a result to their callers, or what is wrong with it to all of them."""
+    # A wrong length is raised here too, for loops of the user's own; the callers have it already.
+    with contextlib.suppress(Exception):
+        batch.complete(results)
+
+
+def fail(batch: Batch[Any, Any], error: BaseException) -> None:
+    """Takes the handler's error to the callers, with its trace from the handler on.
+
+    Our own frames are cut off: they tell the user nothing and would keep the batch alive with the error.
+    """
+    error.__traceback__ = _beyond_here(error.__traceback__)
+    batch.fail(error)
+
+
+def _beyond_here(trace: TracebackType | None) -> TracebackType | None:
+    first = trace
+    while first is not None and first.tb_frame.f_code.co_filename == __file__:
+        first = first.tb_next
+    return first if first is not None else trace
+
+
+# ------------------------------------------------------------------------------ worker threads
+
+
+def start_workers(engine: Engine, count: int) -> list[threading.Thread]:
+    """Starts `count` daemon threads that run the engine's batches until it is closed and drained.
+
+    A waiting worker refers to the engine alone: neither the function nor the instance it belongs to
+    is kept alive by it. Each request brings its function along.
+    """
+    threads = [
+        threading.Thread(
+            target=_work, args=(engine,), name=f"carpool {engine.name} {number}", daemon=True
+        )
+        for number in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _work(engine: Engine) -> None:
+    desk = Desk()
+    while True:
+        try:
+            if _work_once(engine, desk):
+                break
+        except BaseException as error:
+            # Not of the handler, whose errors are answers: something reached into the thread. The
+            # batch in hand, if any, has been dropped, which failed its callers.
+            _events.worker_died(engine.name, error)
+            desk = Desk()
+    with contextlib.suppress(Exception):
+        desk.close()
+
+
+def _work_once(engine: Engine, desk: Desk) -> bool:
+    batch = engine.next_batch()
+    if batch is None:
+        return True
+    # A KeyboardInterrupt out of a handler is an answer here: this is not the main thread.
+    with contextlib.suppress(KeyboardInterrupt):
+        batch._owner._run_on_worker(batch, desk)
+    return False
+
+
+def open_engine(engine: Engine, threads: int) -> list[threading.Thread]:
+    """Notes a new engine for the end of the process, with `threads` workers started."""
+    workers = start_workers(engine, threads) if threads else []
+    _lifecycle.opened(engine, workers)
+    return workers

@@ -1,0 +1,301 @@
+//! A closed batch in Python's hands.
+
+use std::mem::ManuallyDrop;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use carpool_core::Outgoing;
+use pyo3::exceptions::PyTypeError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyList, PyType};
+
+use crate::border::{Answer, PyBorder, Waiter};
+use crate::engine::{Shared, epoch};
+use crate::errors;
+use crate::port::Port;
+use crate::run::{Chain, Run};
+
+type Core = carpool_core::Batch<PyBorder>;
+
+/// Requests that leave together; closed for ever. Each is answered exactly once; a batch that is
+/// dropped before fails the rest with BatchAbandoned.
+#[pyclass(frozen, weakref, module = "carpool._core")]
+pub(crate) struct Batch {
+    engine: Arc<Shared>,
+    /// Never locked while Python code, drops or wakes run.
+    core: Mutex<ManuallyDrop<Core>>,
+    len: usize,
+    reason: &'static str,
+    waited_ns: u64,
+    items: PyOnceLock<Py<PyList>>,
+    owner: Mutex<Option<Py<PyAny>>>,
+    chain: Arc<Chain>,
+}
+
+impl Batch {
+    pub(crate) fn wrap(py: Python<'_>, engine: &Arc<Shared>, core: Core) -> PyResult<Py<Self>> {
+        let owner = core.payload(0).map(|payload| payload.owner.clone_ref(py));
+        let mut origins: Vec<Arc<Chain>> = Vec::new();
+        for index in 0..core.len() {
+            let origin = core.payload(index).and_then(|payload| payload.origin.as_ref());
+            if let Some(origin) = origin {
+                if !origins.iter().any(|known| Arc::ptr_eq(known, origin)) {
+                    origins.push(origin.clone());
+                }
+            }
+        }
+        Py::new(
+            py,
+            Self {
+                len: core.len(),
+                reason: core.reason().name(),
+                waited_ns: core.waited(),
+                core: Mutex::new(ManuallyDrop::new(core)),
+                items: PyOnceLock::new(),
+                owner: Mutex::new(owner),
+                chain: Chain::new(engine.number, origins),
+                engine: engine.clone(),
+            },
+        )
+    }
+
+    /// Whose handler runs it; None for a custom loop.
+    pub(crate) fn owner(&self, py: Python<'_>) -> Py<PyAny> {
+        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        owner.as_ref().map_or_else(|| py.None(), |owner| owner.clone_ref(py))
+    }
+
+    fn core(&self) -> MutexGuard<'_, ManuallyDrop<Core>> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The loops whose requests it holds, each once.
+    pub(crate) fn ports(&self, py: Python<'_>) -> Vec<Py<Port>> {
+        let mut ports: Vec<Py<Port>> = Vec::new();
+        for request in self.core().requests() {
+            if let Waiter::Loop(link) = request.waiter() {
+                if !ports.iter().any(|known| known.is(&link.port)) {
+                    ports.push(link.port.clone_ref(py));
+                }
+            }
+        }
+        ports
+    }
+
+    fn send(&self, py: Python<'_>, outgoing: Outgoing<PyBorder>) {
+        let last = outgoing.is_last();
+        if last {
+            self.chain.end();
+        }
+        outgoing.send();
+        if last {
+            let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(owner);
+            // A slot is free.
+            self.engine.pumps.wake_parked(py);
+        }
+    }
+
+    /// What one row of a result is to its caller.
+    fn answer(row: Bound<'_, PyAny>) -> Answer {
+        // SAFETY: attached; the object is alive; the check reads the flags of its type.
+        if unsafe { pyo3::ffi::PyExceptionInstance_Check(row.as_ptr()) } != 0 {
+            Answer::Raised(row.unbind())
+        } else {
+            Answer::Value(row.unbind())
+        }
+    }
+
+    /// Whether every request has its answer.
+    pub(crate) fn ended(&self) -> bool {
+        self.core().left() == 0
+    }
+
+    /// Fails what is unanswered.
+    pub(crate) fn fail_rest(&self, py: Python<'_>, error: &Py<PyAny>) {
+        let outgoing = self.core().answer_rest(|_| Answer::Raised(error.clone_ref(py)));
+        self.send(py, outgoing);
+    }
+
+    /// Fails what is unanswered, because nobody will answer it.
+    pub(crate) fn abandon(&self, py: Python<'_>) {
+        let abandoned = carpool_core::Failure::Abandoned;
+        let outgoing = self.core().answer_rest(|_| Answer::Failure(abandoned));
+        self.send(py, outgoing);
+    }
+}
+
+#[pymethods]
+impl Batch {
+    /// The items, in order of arrival.
+    #[getter]
+    fn items(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        let items = self.items.get_or_try_init(py, || {
+            let core = self.core();
+            let items = (0..core.len()).map(|index| match core.payload(index) {
+                Some(payload) => payload.item.clone_ref(py),
+                None => py.None(),
+            });
+            let items: Vec<_> = items.collect();
+            drop(core);
+            PyList::new(py, items).map(Bound::unbind)
+        })?;
+        Ok(items.clone_ref(py))
+    }
+
+    /// Why it left: "full", "wait", "cost", "idle", "gather", "flush" or "close".
+    #[getter]
+    fn reason(&self) -> &str {
+        self.reason
+    }
+
+    /// How long the oldest request had waited when the batch was sealed, in milliseconds.
+    #[getter]
+    fn waited_ms(&self) -> f64 {
+        self.waited_ns as f64 / 1e6
+    }
+
+    /// Whether every request has its answer.
+    #[getter]
+    fn done(&self) -> bool {
+        self.core().left() == 0
+    }
+
+    /// The function whose handler runs it.
+    #[getter(_owner)]
+    fn get_owner(&self, py: Python<'_>) -> Py<PyAny> {
+        self.owner(py)
+    }
+
+    /// The execution of the handler, for `running`.
+    #[getter(_run)]
+    fn get_run(&self) -> Run {
+        Run(self.chain.clone())
+    }
+
+    fn __len__(&self) -> usize {
+        self.len
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<carpool.Batch of {} for {}, {}>", self.len, self.engine.name, self.reason)
+    }
+
+    /// Answers every request with its row of `results`: a list, array or tensor of as many rows. A
+    /// row that is an exception fails its request alone. A wrong number or kind fails every
+    /// unanswered request with BatchLengthError and raises it here.
+    fn complete(&self, py: Python<'_>, results: &Bound<'_, PyAny>) -> PyResult<()> {
+        let exact = results.cast_exact::<PyList>();
+        let rows = match exact {
+            Ok(list) if list.len() == self.len => list.clone(),
+            _ => match self.rows(py, results) {
+                Ok(rows) => rows,
+                Err(error) => {
+                    self.fail_rest(py, &error.value(py).clone().into_any().unbind());
+                    return Err(error);
+                }
+            },
+        };
+        let answers: Vec<Answer> = rows.iter().map(Self::answer).collect();
+        let answered = self.core().answer_all(answers);
+        match answered {
+            Ok(outgoing) => {
+                self.send(py, outgoing);
+                Ok(())
+            }
+            Err((why, _answers)) => Err(errors::answering(py, &self.engine, &why)),
+        }
+    }
+
+    /// Fails every request that is unanswered; each caller gets an exception of its own.
+    fn fail(&self, py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        check_exception(error)?;
+        if self.core().left() == 0 {
+            let why = carpool_core::AnswerError::Answered { index: 0 };
+            return Err(errors::answering(py, &self.engine, &why));
+        }
+        self.fail_rest(py, &error.clone().unbind());
+        Ok(())
+    }
+
+    /// Answers one request.
+    fn set(&self, py: Python<'_>, index: isize, result: Bound<'_, PyAny>) -> PyResult<()> {
+        self.answer_one(py, index, Self::answer(result))
+    }
+
+    /// Fails one request.
+    fn fail_item(&self, py: Python<'_>, index: isize, error: Bound<'_, PyAny>) -> PyResult<()> {
+        check_exception(&error)?;
+        self.answer_one(py, index, Answer::Raised(error.unbind()))
+    }
+
+    #[classmethod]
+    fn __class_getitem__<'py>(
+        cls: &Bound<'py, PyType>,
+        item: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        cls.py().import("types")?.getattr("GenericAlias")?.call1((cls, item))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        // Items that are still in the core are reachable from there only; no lock is taken here.
+        visit.call(self.items_for_traverse())
+    }
+}
+
+impl Batch {
+    fn items_for_traverse(&self) -> Option<&Py<PyList>> {
+        // SAFETY: the collector runs attached; the token is used for nothing but this look.
+        let py = unsafe { Python::assume_attached() };
+        self.items.get(py)
+    }
+
+    fn rows<'py>(
+        &self,
+        py: Python<'py>,
+        results: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let rows = py.import("carpool._rows")?.getattr("rows")?;
+        Ok(rows.call1((results, self.len, &self.engine.name))?.cast_into::<PyList>()?)
+    }
+
+    fn answer_one(&self, py: Python<'_>, index: isize, answer: Answer) -> PyResult<()> {
+        let at = if index < 0 { index + self.len as isize } else { index };
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        let answered = self.core().answer(at, answer);
+        match answered {
+            Ok(outgoing) => {
+                self.send(py, outgoing);
+                Ok(())
+            }
+            Err((carpool_core::AnswerError::OutOfRange { len, .. }, _answer)) => {
+                let text = format!("index {index} is out of range for a batch of {len}");
+                Err(pyo3::exceptions::PyIndexError::new_err(text))
+            }
+            Err((why, _answer)) => Err(errors::answering(py, &self.engine, &why)),
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if self.engine.epoch == epoch() {
+            if self.ended() {
+                return;
+            }
+            Python::attach(|py| self.abandon(py));
+        }
+        // A batch of the parent process is left alone here: locks of its batcher may be held by threads
+        // that do not exist in this one.
+    }
+}
+
+fn check_exception(error: &Bound<'_, PyAny>) -> PyResult<()> {
+    // SAFETY: attached; the object is alive; the check reads the flags of its type.
+    if unsafe { pyo3::ffi::PyExceptionInstance_Check(error.as_ptr()) } != 0 {
+        return Ok(());
+    }
+    let text = format!("an exception instance is needed, not {}", error.get_type().name()?);
+    Err(PyTypeError::new_err(text))
+}

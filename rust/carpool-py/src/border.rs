@@ -1,0 +1,132 @@
+//! What the core calls: how each kind of caller learns of its answer, with one wake per event loop.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use carpool_core::request::Handle;
+use carpool_core::{Border, Failure, SystemClock};
+use pyo3::prelude::*;
+
+use crate::awaitable::Link;
+use crate::engine::Shared;
+use crate::errors;
+use crate::port::Port;
+use crate::run::Chain;
+
+/// The core's border to Python.
+pub(crate) struct PyBorder;
+
+/// One caller's item on its way.
+pub(crate) struct Payload {
+    pub(crate) item: Py<PyAny>,
+    /// Who runs it. A request keeps its function (and with it the instance of a method) alive.
+    pub(crate) owner: Py<PyAny>,
+    /// The handler it arose in.
+    pub(crate) origin: Option<Arc<Chain>>,
+}
+
+/// One request's outcome on its way back.
+pub(crate) enum Answer {
+    Value(Py<PyAny>),
+    /// What the handler raised; the caller gets a copy.
+    Raised(Py<PyAny>),
+    Failure(Failure),
+}
+
+/// Who waits.
+pub(crate) enum Waiter {
+    /// A thread that sleeps until its answer is there.
+    Thread(Waker),
+    /// A thread that may run the batch itself.
+    Caller(Waker),
+    /// An awaitable of an event loop.
+    Loop(Link),
+    /// A `carpool.Future`, and the thread that submits it while it waits for room.
+    Future { future: Py<PyAny>, let_in: Waker, engine: Arc<Shared> },
+}
+
+/// The requests of one routing step whose callers are to be told.
+#[derive(Default)]
+pub(crate) struct Wakes {
+    threads: Vec<Waker>,
+    python: Vec<Handle<PyBorder>>,
+}
+
+impl Border for PyBorder {
+    type Payload = Payload;
+    type Answer = Answer;
+    type Waiter = Waiter;
+    type Wakes = Wakes;
+    type Clock = SystemClock;
+
+    fn failure(why: Failure) -> Answer {
+        Answer::Failure(why)
+    }
+
+    fn is_failure(answer: &Answer) -> bool {
+        !matches!(answer, Answer::Value(_))
+    }
+
+    #[inline]
+    fn wake(request: &Handle<Self>, wakes: &mut Wakes) {
+        match request.waiter() {
+            Waiter::Thread(waker) | Waiter::Caller(waker) => wakes.threads.push(waker.clone()),
+            Waiter::Loop(_) | Waiter::Future { .. } => wakes.python.push(request.clone()),
+        }
+    }
+
+    fn fire(wakes: Wakes) {
+        if !wakes.python.is_empty() {
+            // Whoever routes is a Python thread; most often attached already.
+            Python::attach(|py| tell(py, &wakes.python));
+        }
+        for waker in wakes.threads {
+            waker.wake();
+        }
+    }
+
+    fn runner(waiter: &Waiter) -> Option<&Waker> {
+        match waiter {
+            Waiter::Caller(waker) => Some(waker),
+            _ => None,
+        }
+    }
+
+    fn let_in(waiter: &Waiter) -> Option<&Waker> {
+        match waiter {
+            Waiter::Caller(waker) => Some(waker),
+            Waiter::Future { let_in, .. } => Some(let_in),
+            Waiter::Thread(_) | Waiter::Loop(_) => None,
+        }
+    }
+}
+
+/// Loops first, since that only schedules; futures last, since their callbacks are the users'.
+fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
+    let mut ports: Vec<&Py<Port>> = Vec::new();
+    for request in requests {
+        if let Waiter::Loop(link) = request.waiter() {
+            let answer = request.reply().take().unwrap_or(Answer::Failure(Failure::Expired));
+            if let Some(ready) = link.settle(py, answer) {
+                if link.port.get().push(ready) {
+                    ports.push(&link.port);
+                }
+            }
+        }
+    }
+    for port in ports {
+        Port::schedule(port.bind(py));
+    }
+    for request in requests {
+        if let Waiter::Future { future, engine, .. } = request.waiter() {
+            let answer = request.reply().take().unwrap_or(Answer::Failure(Failure::Expired));
+            let told = match errors::outcome(py, engine, answer) {
+                Ok(value) => future.call_method1(py, "_resolve", (value,)),
+                Err(error) => future.call_method1(py, "_reject", (error,)),
+            };
+            if let Err(error) = told {
+                error.write_unraisable(py, Some(future.bind(py)));
+            }
+        }
+    }
+}

@@ -1,0 +1,579 @@
+//! Submitting from Python: three ways of calling, one queue.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use carpool_core::clock::NEVER;
+use carpool_core::park::Parker;
+use carpool_core::reply::Cancelled;
+use carpool_core::submit::Announce;
+use carpool_core::{Batcher, Limits, Nanos, Overflow, Pulled, SystemClock, Terms};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::batch::Batch;
+use crate::border::{Answer, Payload, PyBorder, Waiter};
+use crate::port::{Port, inside_loop};
+use crate::pump::{Pump, Pumps};
+use crate::run::{self, Chain};
+use crate::seat::{Seat, Watch, with_parker};
+use crate::{awaitable, errors};
+
+type CoreTicket = carpool_core::Ticket<PyBorder>;
+
+/// Raised by one in every forked child: what belongs to another epoch belongs to the parent.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+static ENGINES: AtomicU64 = AtomicU64::new(0);
+
+/// The present process, as far as forks tell them apart.
+#[inline]
+pub(crate) fn epoch() -> u64 {
+    EPOCH.load(Ordering::Relaxed)
+}
+
+/// Marks this process as a forked child.
+#[pyfunction]
+pub(crate) fn forked() {
+    EPOCH.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Who runs the handler.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Executor {
+    /// Worker threads, or a loop of the user's own.
+    Thread,
+    /// The event loop of a caller.
+    Loop,
+    /// The thread whose call closes the batch.
+    Caller,
+}
+
+/// What everything of one batcher refers to.
+pub(crate) struct Shared {
+    pub(crate) core: Batcher<PyBorder>,
+    pub(crate) name: String,
+    pub(crate) executor: Executor,
+    pub(crate) epoch: u64,
+    pub(crate) number: u64,
+    pub(crate) pumps: Pumps,
+    dead: Mutex<Option<Py<PyAny>>>,
+}
+
+impl Shared {
+    /// The error that ended it, where one did.
+    pub(crate) fn cause_of_death(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let dead = self.dead.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        dead.as_ref().map(|error| error.clone_ref(py))
+    }
+
+    /// The origin of a request made here, unless waiting for it could never end.
+    fn origin(&self, py: Python<'_>, waits: bool) -> PyResult<Option<Arc<Chain>>> {
+        let Some(chain) = run::current(py) else { return Ok(None) };
+        if waits {
+            self.check_chain(py, &chain)?;
+        }
+        Ok(Some(chain))
+    }
+
+    fn check_chain(&self, py: Python<'_>, chain: &Arc<Chain>) -> PyResult<()> {
+        if chain.waiting(self.number) < self.core.limits().slots {
+            return Ok(());
+        }
+        let name = &self.name;
+        let text = format!(
+            "{name}: called from inside its own handler, which holds the only slot; return first, \
+             submit without waiting, or raise max_concurrent_batches"
+        );
+        Err(errors::raise(py, "WouldDeadlock", text))
+    }
+
+    fn submit(
+        &self,
+        py: Python<'_>,
+        payload: Payload,
+        waiter: Waiter,
+        announce: Announce,
+    ) -> PyResult<CoreTicket> {
+        let terms = Terms::at(self.core.now());
+        let submitted = self.core.submit_with(payload, waiter, terms, announce);
+        submitted.map_err(|refused| errors::refused(py, self, refused.why))
+    }
+
+    /// A loop must run the handler, and this thread is not inside one.
+    fn no_loop(&self) -> PyErr {
+        PyRuntimeError::new_err(format!(
+            "{}: the handler runs on its callers' event loop (executor=\"loop\"), and there is no \
+             running event loop here; call it from a coroutine, or use executor=\"thread\"",
+            self.name
+        ))
+    }
+
+    fn would_block_loop(&self, py: Python<'_>, what: &str) -> PyErr {
+        let name = &self.name;
+        let text = format!(
+            "{name}: {what} would block the event loop that has to run the handler; await instead"
+        );
+        errors::raise(py, "WouldDeadlock", text)
+    }
+
+    /// Refuses to wait for a request on the loop that has to run the handler, or inside it.
+    fn check_wait(&self, py: Python<'_>, what: &str) -> PyResult<()> {
+        if let Some(chain) = run::current(py) {
+            self.check_chain(py, &chain)?;
+        }
+        if self.executor == Executor::Loop && inside_loop(py)? {
+            return Err(self.would_block_loop(py, what));
+        }
+        Ok(())
+    }
+}
+
+/// One batcher of the core, in this process.
+#[pyclass(frozen, weakref, module = "carpool._core")]
+pub(crate) struct Engine(pub(crate) Arc<Shared>);
+
+impl Engine {
+    /// Blocks until the answer is there. Only its own thread waits; the interpreter runs on.
+    pub(crate) fn call_blocking(
+        shared: &Arc<Shared>,
+        py: Python<'_>,
+        owner: Py<PyAny>,
+        item: Py<PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        if shared.executor == Executor::Loop {
+            return Err(if inside_loop(py)? {
+                shared.would_block_loop(py, "a blocking call")
+            } else {
+                shared.no_loop()
+            });
+        }
+        let origin = shared.origin(py, true)?;
+        let runs = shared.executor == Executor::Caller;
+        let payload = Payload { item, owner, origin };
+        with_parker(|parker| {
+            let waker = parker.waker().clone();
+            let (waiter, announce) = if runs {
+                (Waiter::Caller(waker), Announce::No)
+            } else {
+                (Waiter::Thread(waker), Announce::Yes)
+            };
+            let ticket = shared.submit(py, payload, waiter, announce)?;
+            let waited = if runs {
+                wait_running(py, shared, parker, &ticket)
+            } else {
+                Watch::new(py).wait(py, parker, || ticket.request().reply().is_over())
+            };
+            if let Err(error) = waited {
+                // Interrupted: nobody waits for the answer any more.
+                drop(ticket.cancel());
+                return Err(error);
+            }
+            let answer = ticket.take().unwrap_or(Answer::Failure(carpool_core::Failure::Expired));
+            errors::outcome(py, shared, answer)
+                .map_err(|error| PyErr::from_value(error.into_bound(py)))
+        })
+    }
+
+    /// An awaitable of the running loop.
+    pub(crate) fn call_awaiting(
+        shared: &Arc<Shared>,
+        py: Python<'_>,
+        owner: Py<PyAny>,
+        item: Py<PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        let Some(port) = Port::current(py)? else {
+            return Err(if shared.executor == Executor::Loop {
+                shared.no_loop()
+            } else {
+                PyRuntimeError::new_err(format!(
+                    "{}: acall needs a running event loop; outside of one, call it or use submit",
+                    shared.name
+                ))
+            });
+        };
+        let origin = shared.origin(py, true)?;
+        let on_loop = shared.executor == Executor::Loop;
+        let announce = if on_loop { Announce::No } else { Announce::Yes };
+        let payload = Payload { item, owner, origin };
+        let pump = if on_loop { Some(shared.pumps.of(py, shared, &port)?) } else { None };
+        let made = awaitable::make(py, shared, port, |waiter| {
+            shared.submit(py, payload, waiter, announce)
+        })?;
+        if let Some(pump) = pump {
+            Pump::nudge(pump.bind(py))?;
+        }
+        Ok(made)
+    }
+}
+
+/// Waits as one that may run the batch itself.
+fn wait_running(
+    py: Python<'_>,
+    shared: &Arc<Shared>,
+    parker: &Parker,
+    ticket: &CoreTicket,
+) -> PyResult<()> {
+    let watch = Watch::new(py);
+    loop {
+        if ticket.request().reply().is_over() {
+            return Ok(());
+        }
+        match shared.core.pull_own(ticket) {
+            Pulled::Batch(batch) => {
+                let batch = Batch::wrap(py, shared, batch)?;
+                let owner = batch.get().owner(py);
+                owner.call_method1(py, intern!(py, "_run_as_caller"), (batch,))?;
+            }
+            Pulled::Wait(until) => watch.park(py, &shared.core, parker, until)?,
+            Pulled::Closed => {}
+        }
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (*, name, max_batch_size, wait_ns, max_queue, overflow, slots, executor))]
+    #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
+    fn new(
+        name: String,
+        max_batch_size: usize,
+        wait_ns: u64,
+        max_queue: usize,
+        overflow: &str,
+        slots: Option<usize>,
+        executor: &str,
+    ) -> PyResult<Self> {
+        let overflow = match overflow {
+            "raise" => Overflow::Raise,
+            "wait" => Overflow::Wait,
+            other => return Err(PyValueError::new_err(format!("overflow: {other:?}"))),
+        };
+        let executor = match executor {
+            "thread" => Executor::Thread,
+            "loop" => Executor::Loop,
+            "caller" => Executor::Caller,
+            other => return Err(PyValueError::new_err(format!("executor: {other:?}"))),
+        };
+        let limits = Limits {
+            max_batch_size,
+            wait: wait_ns,
+            max_queue,
+            overflow,
+            slots: slots.unwrap_or(usize::MAX),
+            ..Limits::default()
+        };
+        let core = Batcher::new(limits, SystemClock)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(Self(Arc::new(Shared {
+            core,
+            name,
+            executor,
+            epoch: epoch(),
+            number: ENGINES.fetch_add(1, Ordering::Relaxed),
+            pumps: Pumps::default(),
+            dead: Mutex::new(None),
+        })))
+    }
+
+    /// Its name.
+    #[getter]
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Whether it belongs to this process.
+    #[getter]
+    fn is_ours(&self) -> bool {
+        self.0.epoch == epoch()
+    }
+
+    /// Whether it takes no more requests.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.0.core.is_closed()
+    }
+
+    /// Who runs the handler: "thread", "loop" or "caller".
+    #[getter]
+    fn executor(&self) -> &'static str {
+        match self.0.executor {
+            Executor::Thread => "thread",
+            Executor::Loop => "loop",
+            Executor::Caller => "caller",
+        }
+    }
+
+    /// Whether nothing is pending and nothing in flight.
+    #[getter]
+    fn idle(&self) -> bool {
+        self.0.core.is_idle()
+    }
+
+    /// How many requests are pending.
+    #[getter]
+    fn pending(&self) -> usize {
+        self.0.core.pending()
+    }
+
+    /// The answer to `item`; blocks.
+    fn call(&self, py: Python<'_>, owner: Py<PyAny>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        Self::call_blocking(&self.0, py, owner, item)
+    }
+
+    /// An awaitable of the answer to `item`.
+    fn acall(&self, py: Python<'_>, owner: Py<PyAny>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        Self::call_awaiting(&self.0, py, owner, item)
+    }
+
+    /// Submits `item`; the outcome goes to `future._resolve(value)` or `future._reject(error)`.
+    fn submit(
+        &self,
+        py: Python<'_>,
+        owner: Py<PyAny>,
+        item: Py<PyAny>,
+        future: Py<PyAny>,
+    ) -> PyResult<Ticket> {
+        let shared = &self.0;
+        let pump = match (shared.executor, Port::current(py)?) {
+            (Executor::Loop, None) => return Err(shared.no_loop()),
+            (Executor::Loop, Some(port)) => Some(shared.pumps.of(py, shared, &port)?),
+            _ => None,
+        };
+        let origin = shared.origin(py, false)?;
+        let announce = if pump.is_some() { Announce::No } else { Announce::Yes };
+        let payload = Payload { item, owner, origin };
+        with_parker(|parker| {
+            let let_in = parker.waker().clone();
+            let waiter = Waiter::Future { future, let_in, engine: shared.clone() };
+            let ticket = shared.submit(py, payload, waiter, announce)?;
+            if let Some(pump) = pump {
+                Pump::nudge(pump.bind(py))?;
+            }
+            let reply = ticket.request().reply();
+            if reply.is_in_lobby() {
+                let waited = shared.check_wait(py, "a submit that waits for room").and_then(|()| {
+                    Watch::new(py).wait(py, parker, || !reply.is_in_lobby())
+                });
+                if let Err(error) = waited {
+                    drop(ticket.cancel());
+                    return Err(error);
+                }
+            }
+            Ok(Ticket { ticket: ticket.clone(), engine: shared.clone() })
+        })
+    }
+
+    /// Blocks for a batch. None: nothing now (`block=False`), the time is over, or closed and drained.
+    #[pyo3(signature = (max_size=None, timeout_ns=None))]
+    fn next_batch(
+        &self,
+        py: Python<'_>,
+        max_size: Option<usize>,
+        timeout_ns: Option<u64>,
+    ) -> PyResult<Option<Py<Batch>>> {
+        let size = max_size.unwrap_or(usize::MAX);
+        let pulled = if timeout_ns == Some(0) {
+            self.0.core.try_pull(size)
+        } else {
+            let until = timeout_ns.map(|timeout| self.0.core.now().saturating_add(timeout));
+            with_parker(|parker| Watch::new(py).pull(py, &self.0.core, parker, size, until))?
+        };
+        match pulled {
+            Pulled::Batch(batch) => Ok(Some(Batch::wrap(py, &self.0, batch)?)),
+            Pulled::Wait(_) | Pulled::Closed => Ok(None),
+        }
+    }
+
+    /// A place to wait for batches without blocking.
+    fn seat(&self) -> Seat {
+        Seat::new(self.0.clone())
+    }
+
+    /// Refuses (WouldDeadlock) a wait that could never end.
+    fn check_wait(&self, py: Python<'_>, what: &str) -> PyResult<()> {
+        self.0.check_wait(py, what)
+    }
+
+    /// Refuses (WouldDeadlock) a wait for the handler inside which this is called.
+    fn check_chain(&self, py: Python<'_>) -> PyResult<()> {
+        match run::current(py) {
+            Some(chain) => self.0.check_chain(py, &chain),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes everything pending leave as soon as a slot is free.
+    fn flush(&self, py: Python<'_>) {
+        self.0.core.flush();
+        self.0.pumps.wake_all(py);
+    }
+
+    /// Takes no more requests; what is pending runs (`drain`) or fails. Does not wait.
+    fn close(&self, py: Python<'_>, drain: bool) {
+        self.0.core.close(drain);
+        self.0.pumps.wake_all(py);
+    }
+
+    /// Closes for ever: pending and later callers get a copy of `error`.
+    fn die(&self, py: Python<'_>, error: Py<PyAny>) {
+        {
+            let dead = self.0.dead.lock();
+            let mut dead = dead.unwrap_or_else(std::sync::PoisonError::into_inner);
+            dead.get_or_insert(error);
+        }
+        self.close(py, false);
+    }
+
+    /// Blocks until a closed batcher has ended; False when the time was over.
+    #[pyo3(signature = (timeout_ns=None))]
+    fn wait_ended(&self, py: Python<'_>, timeout_ns: Option<u64>) -> PyResult<bool> {
+        let core = &self.0.core;
+        let until = timeout_ns.map_or(NEVER, |timeout| core.now().saturating_add(timeout));
+        with_parker(|parker| {
+            let watch = Watch::new(py);
+            loop {
+                if core.poll_ended(parker.waker()) {
+                    return Ok(true);
+                }
+                if core.now() >= until {
+                    return Ok(false);
+                }
+                watch.park(py, core, parker, (until != NEVER).then_some(until))?;
+            }
+        })
+    }
+
+    /// Whether a closed batcher has ended; if not, `callback()` is called when it has, from any thread.
+    fn poll_ended(&self, callback: Py<PyAny>) -> bool {
+        self.0.core.poll_ended(&crate::seat::callback_waker(callback))
+    }
+
+    /// All figures, raw: counts by name, reasons by name, and three histograms in nanoseconds.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let snapshot = self.0.core.snapshot();
+        let stats = PyDict::new(py);
+        for (name, value) in [
+            ("submitted", snapshot.submitted),
+            ("answered", snapshot.answered),
+            ("failed", snapshot.failed),
+            ("cancelled", snapshot.cancelled),
+            ("rejected", snapshot.rejected),
+            ("pending", snapshot.pending),
+            ("in_flight", snapshot.in_flight),
+            ("batches", snapshot.batches),
+        ] {
+            stats.set_item(name, value)?;
+        }
+        let reasons = PyDict::new(py);
+        for (reason, count) in carpool_core::Reason::ALL.iter().zip(snapshot.reasons) {
+            reasons.set_item(reason.name(), count)?;
+        }
+        stats.set_item("reasons", reasons)?;
+        for (name, histogram) in [
+            ("batch_sizes", &snapshot.sizes),
+            ("wait_ns", &snapshot.waits),
+            ("run_ns", &snapshot.runs),
+        ] {
+            let figures = (
+                histogram.count(),
+                histogram.mean(),
+                histogram.min(),
+                histogram.max(),
+                histogram.buckets(),
+            );
+            stats.set_item(name, figures)?;
+        }
+        Ok(stats)
+    }
+
+    /// Monotonic nanoseconds of the core's clock.
+    fn now(&self) -> Nanos {
+        self.0.core.now()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<carpool engine {}>", self.0.name)
+    }
+}
+
+/// The caller's end of a submitted request.
+#[pyclass(frozen, module = "carpool._core")]
+pub(crate) struct Ticket {
+    ticket: CoreTicket,
+    engine: Arc<Shared>,
+}
+
+impl Ticket {
+    /// Says that an error reached nobody.
+    pub(crate) fn say_lost(py: Python<'_>, engine: &Shared, error: &Bound<'_, PyAny>) {
+        let say = || -> PyResult<()> {
+            let events = py.import("carpool._events")?;
+            events.getattr(intern!(py, "lost_error"))?.call1((&engine.name, error))?;
+            Ok(())
+        };
+        if let Err(failed) = say() {
+            failed.write_unraisable(py, None);
+        }
+    }
+}
+
+#[pymethods]
+impl Ticket {
+    /// Gives up. True if the request was not sealed yet: then the handler never sees it.
+    fn cancel(&self) -> bool {
+        let (met, payload) = self.ticket.cancel();
+        drop(payload);
+        matches!(met, Cancelled::Pending | Cancelled::InLobby)
+    }
+
+    /// True while the request can still be cancelled.
+    #[getter]
+    fn pending(&self) -> bool {
+        let reply = self.ticket.request().reply();
+        reply.is_pending() || reply.is_in_lobby()
+    }
+
+    /// True once it is in a batch.
+    #[getter]
+    fn sealed(&self) -> bool {
+        self.ticket.request().reply().is_sealed()
+    }
+
+    /// Whether it was submitted in this process, not in one that was forked from.
+    #[getter]
+    fn is_ours(&self) -> bool {
+        self.engine.epoch == epoch()
+    }
+
+    /// The name of its batcher.
+    #[getter]
+    fn name(&self) -> &str {
+        &self.engine.name
+    }
+
+    /// Refuses (WouldDeadlock) a wait that could never end.
+    fn check_wait(&self, py: Python<'_>) -> PyResult<()> {
+        self.engine.check_wait(py, "waiting for the result")
+    }
+
+    /// Logs that `error` reached nobody.
+    fn lost(&self, py: Python<'_>, error: &Bound<'_, PyAny>) {
+        Self::say_lost(py, &self.engine, error);
+    }
+}
+
+/// Items of several parameters, or given by keyword, are bound in the caller's thread.
+pub(crate) fn bind(
+    py: Python<'_>,
+    binder: &Py<PyAny>,
+    args: &Bound<'_, PyTuple>,
+    kwargs: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Py<PyAny>> {
+    match kwargs {
+        None => binder.call1(py, (args, PyDict::new(py))),
+        Some(kwargs) => binder.call1(py, (args, kwargs)),
+    }
+}

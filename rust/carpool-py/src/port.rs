@@ -1,0 +1,236 @@
+//! One event loop, as wakes see it: a list of awaitables that became done, and one scheduled call
+//! that wakes all of their tasks.
+
+use std::cell::RefCell;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
+
+use crate::awaitable::Ready;
+
+/// How many tasks one scheduled call wakes before it lets the loop do other things.
+const AT_ONCE: usize = 1024;
+
+/// An event loop in use. Holds the loop weakly: a port must not keep a loop alive.
+#[pyclass(frozen, module = "carpool._core")]
+pub(crate) struct Port {
+    event_loop: Py<PyWeakrefReference>,
+    ready: Mutex<Vec<Ready>>,
+    /// A call of this object is on its way into the loop, or whoever runs there will make one.
+    scheduled: AtomicBool,
+    /// The thread that last called from inside the loop; 0 before.
+    thread: AtomicU64,
+}
+
+thread_local! {
+    static LAST: RefCell<Option<Py<Port>>> = const { RefCell::new(None) };
+}
+
+fn this_thread() -> u64 {
+    // SAFETY: has no preconditions; never fails.
+    unsafe { pyo3::ffi::PyThread_get_thread_ident() as u64 }
+}
+
+fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
+    static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let get = GET.get_or_try_init(py, || {
+        Ok::<_, PyErr>(py.import("asyncio.events")?.getattr("_get_running_loop")?.unbind())
+    })?;
+    let found = get.bind(py).call0()?;
+    Ok((!found.is_none()).then_some(found))
+}
+
+/// Whether this thread is inside a running event loop.
+pub(crate) fn inside_loop(py: Python<'_>) -> PyResult<bool> {
+    Ok(running_loop(py)?.is_some())
+}
+
+fn ports(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static PORTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let ports = PORTS.get_or_try_init(py, || {
+        Ok::<_, PyErr>(py.import("weakref")?.getattr("WeakKeyDictionary")?.call0()?.unbind())
+    })?;
+    Ok(ports.bind(py))
+}
+
+fn empty_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static EMPTY: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    let kwargs = EMPTY.get_or_try_init(py, || {
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("context", py.import("contextvars")?.getattr("Context")?.call0()?)?;
+        Ok::<_, PyErr>(kwargs.unbind())
+    })?;
+    Ok(kwargs.bind(py).clone().into_any())
+}
+
+impl Port {
+    /// The port of the loop that runs in this thread, if one does.
+    pub(crate) fn current(py: Python<'_>) -> PyResult<Option<Py<Port>>> {
+        let Some(event_loop) = running_loop(py)? else { return Ok(None) };
+        let last = LAST.with_borrow(|last| last.as_ref().map(|port| port.clone_ref(py)));
+        if let Some(port) = last {
+            if port.get().event_loop(py).is_some_and(|known| known.is(&event_loop)) {
+                // A loop may have run in another thread in between.
+                port.get().thread.store(this_thread(), Ordering::Relaxed);
+                return Ok(Some(port));
+            }
+        }
+        let ports = ports(py)?;
+        let found = ports.call_method1(intern!(py, "get"), (&event_loop,))?;
+        let port = if found.is_none() {
+            let port = Py::new(
+                py,
+                Port {
+                    event_loop: PyWeakrefReference::new(&event_loop)?.unbind(),
+                    ready: Mutex::new(Vec::new()),
+                    scheduled: AtomicBool::new(false),
+                    thread: AtomicU64::new(0),
+                },
+            )?;
+            ports.set_item(&event_loop, &port)?;
+            port
+        } else {
+            found.cast_into::<Port>()?.unbind()
+        };
+        port.get().thread.store(this_thread(), Ordering::Relaxed);
+        let before = LAST.with_borrow_mut(|last| last.replace(port.clone_ref(py)));
+        drop(before);
+        Ok(Some(port))
+    }
+
+    /// The loop, while it lives.
+    pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.event_loop.bind(py).upgrade()
+    }
+
+    /// Whether the loop runs just now, in whatever thread.
+    pub(crate) fn is_running(&self, py: Python<'_>) -> bool {
+        self.event_loop(py).is_some_and(|event_loop| {
+            let running = event_loop.call_method0(intern!(py, "is_running"));
+            running.is_ok_and(|running| running.is_truthy().unwrap_or(false))
+        })
+    }
+
+    /// Whether this thread is the loop's.
+    pub(crate) fn is_here(&self) -> bool {
+        self.thread.load(Ordering::Relaxed) == this_thread()
+    }
+
+    /// Calls `callable` from the loop, soon. The error of a closed loop goes to the caller of this.
+    pub(crate) fn call_soon(&self, py: Python<'_>, callable: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Some(event_loop) = self.event_loop(py) else {
+            return Err(PyRuntimeError::new_err("the event loop is gone"));
+        };
+        // Inside the loop's own thread nobody has to be woken through a pipe.
+        let name = if self.is_here() {
+            intern!(py, "call_soon")
+        } else {
+            intern!(py, "call_soon_threadsafe")
+        };
+        let kwargs = empty_context(py)?;
+        event_loop.getattr(name)?.call((callable,), Some(kwargs.cast::<PyDict>()?))?;
+        Ok(())
+    }
+
+    /// Calls `callable` from the loop in `seconds`; only from the loop's own thread.
+    pub(crate) fn call_later<'py>(
+        &self,
+        py: Python<'py>,
+        seconds: f64,
+        callable: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Some(event_loop) = self.event_loop(py) else {
+            return Err(PyRuntimeError::new_err("the event loop is gone"));
+        };
+        let kwargs = empty_context(py)?;
+        let later = event_loop.getattr(intern!(py, "call_later"))?;
+        later.call((seconds, callable), Some(kwargs.cast::<PyDict>()?))
+    }
+
+    fn ready(&self) -> std::sync::MutexGuard<'_, Vec<Ready>> {
+        match self.ready.lock() {
+            Ok(ready) => ready,
+            Err(poisoned) => poisoned.into_inner(),
+        }
+    }
+
+    /// Adds an awaitable that became done; true for the first since the last flush: `schedule` then.
+    #[inline]
+    pub(crate) fn push(&self, ready: Ready) -> bool {
+        self.ready().push(ready);
+        !self.scheduled.swap(true, Ordering::AcqRel)
+    }
+
+    /// Has the loop flush. On a closed loop nobody is left to be told.
+    pub(crate) fn schedule(slf: &Bound<'_, Self>) {
+        if slf.get().call_soon(slf.py(), slf.as_any()).is_err() {
+            slf.get().scheduled.store(false, Ordering::Release);
+            let gone = std::mem::take(&mut *slf.get().ready());
+            drop(gone);
+        }
+    }
+
+    /// While it runs, a flush is owed by the caller, who is inside the loop and in no task.
+    pub(crate) fn hold(&self) -> bool {
+        !self.scheduled.swap(true, Ordering::AcqRel)
+    }
+
+    /// Wakes the tasks whose awaitables became done.
+    pub(crate) fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let port = slf.get();
+        let mut ready = std::mem::take(&mut *port.ready());
+        port.scheduled.store(false, Ordering::Release);
+        if ready.len() > AT_ONCE {
+            port.put_back(slf, ready.split_off(AT_ONCE));
+        }
+        let mut ready = ready.into_iter();
+        while let Some(awaitable) = ready.next() {
+            let Err(error) = awaitable.wake(slf.py()) else { continue };
+            let py = slf.py();
+            if error.is_instance_of::<PyKeyboardInterrupt>(py)
+                || error.is_instance_of::<PySystemExit>(py)
+            {
+                port.put_back(slf, ready.collect());
+                return Err(error);
+            }
+            port.report(py, error)?;
+        }
+        Ok(())
+    }
+
+    /// Puts awaitables back in front of those that came meanwhile, for the next round of the loop.
+    fn put_back(&self, slf: &Bound<'_, Self>, mut first: Vec<Ready>) {
+        let mut ready = self.ready();
+        first.append(&mut ready);
+        *ready = first;
+        drop(ready);
+        if !self.scheduled.swap(true, Ordering::AcqRel) {
+            Self::schedule(slf);
+        }
+    }
+
+    fn report(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
+        let Some(event_loop) = self.event_loop(py) else { return Ok(()) };
+        let context = PyDict::new(py);
+        context.set_item("message", "an error in a callback of a carpool awaitable")?;
+        context.set_item("exception", error.into_value(py))?;
+        event_loop.call_method1(intern!(py, "call_exception_handler"), (context,))?;
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Port {
+    fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::flush(slf)
+    }
+
+    fn __repr__(&self) -> &'static str {
+        "<carpool wake-up>"
+    }
+}

@@ -1,0 +1,97 @@
+//! Which handlers the present code runs in.
+//!
+//! A context variable holds the innermost [`Run`]: one execution of one batcher's handler. A request
+//! remembers the run it arose in, and a run remembers those of its requests, so that a call can see the
+//! whole chain of handlers that wait for it: A calls B, whose handler calls A again. A run that is
+//! over counts no longer: code that outlives its handler (a task it started) may call freely.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyAny;
+
+/// One execution of a handler.
+pub(crate) struct Chain {
+    /// The engine whose handler it is.
+    engine: u64,
+    active: AtomicBool,
+    arose_in: Vec<Arc<Chain>>,
+}
+
+impl Chain {
+    pub(crate) fn new(engine: u64, arose_in: Vec<Arc<Chain>>) -> Arc<Self> {
+        Arc::new(Self { engine, active: AtomicBool::new(true), arose_in })
+    }
+
+    pub(crate) fn end(&self) {
+        self.active.store(false, Ordering::Release);
+    }
+
+    /// How many handlers of `engine` cannot end before what is called from here has.
+    pub(crate) fn waiting(self: &Arc<Self>, engine: u64) -> usize {
+        let mut seen: Vec<*const Chain> = Vec::new();
+        let mut todo = vec![self];
+        let mut count = 0;
+        while let Some(chain) = todo.pop() {
+            if seen.contains(&Arc::as_ptr(chain)) || !chain.active.load(Ordering::Acquire) {
+                continue;
+            }
+            seen.push(Arc::as_ptr(chain));
+            count += usize::from(chain.engine == engine);
+            todo.extend(&chain.arose_in);
+        }
+        count
+    }
+}
+
+/// What the context variable holds.
+#[pyclass(frozen, module = "carpool._core")]
+pub(crate) struct Run(pub(crate) Arc<Chain>);
+
+#[pymethods]
+impl Run {
+    /// Whether the handler still runs.
+    #[getter]
+    fn active(&self) -> bool {
+        self.0.active.load(Ordering::Acquire)
+    }
+}
+
+static VARIABLE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// The context variable.
+pub(crate) fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    let variable = VARIABLE.get_or_try_init(py, || {
+        // SAFETY: attached; the name is a C string that lives for ever; the result is owned or an
+        // error is set.
+        unsafe {
+            let name = c"carpool.running".as_ptr();
+            let made = pyo3::ffi::PyContextVar_New(name, std::ptr::null_mut());
+            Bound::from_owned_ptr_or_err(py, made).map(Bound::unbind)
+        }
+    })?;
+    Ok(variable.bind(py))
+}
+
+/// The innermost run of the present context.
+#[inline]
+pub(crate) fn current(py: Python<'_>) -> Option<Arc<Chain>> {
+    let variable = VARIABLE.get(py)?;
+    let mut value = std::ptr::null_mut();
+    // SAFETY: attached; `variable` is a context variable; a null default is allowed and leaves `value`
+    // null when the variable is unset.
+    let failed = unsafe {
+        pyo3::ffi::PyContextVar_Get(variable.as_ptr(), std::ptr::null_mut(), &raw mut value)
+    };
+    if failed != 0 || value.cast::<c_void>().is_null() {
+        return None;
+    }
+    // SAFETY: a non-null value is a new reference.
+    let value = unsafe { Bound::from_owned_ptr(py, value) };
+    let run = value.cast::<Run>().ok()?;
+    let chain = &run.get().0;
+    chain.active.load(Ordering::Acquire).then(|| chain.clone())
+}

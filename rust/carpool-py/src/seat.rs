@@ -1,0 +1,187 @@
+//! Waiting in Python's threads: detached from the interpreter, yet open to signals; and seats for
+//! event loops, which are told through a callback.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Wake, Waker};
+
+use carpool_core::park::Parker;
+use carpool_core::{Batcher, Nanos, Pulled};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::batch::Batch;
+use crate::border::PyBorder;
+use crate::engine::{Shared, epoch};
+
+/// How often the main thread looks for signals while it waits. A signal between the look and the sleep
+/// would otherwise be noticed only when the wait ends.
+const SIGNALS: Nanos = 50_000_000;
+
+thread_local! {
+    static PARKER: Parker = Parker::here();
+}
+
+/// Runs `f` with the parking place of this thread.
+pub(crate) fn with_parker<R>(f: impl FnOnce(&Parker) -> R) -> R {
+    PARKER.with(f)
+}
+
+/// A wait that signals can end, where the interpreter handles signals in this thread.
+pub(crate) struct Watch {
+    main: bool,
+}
+
+fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
+    static MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let main = MAIN.get_or_try_init(py, || {
+        Ok::<_, PyErr>(py.import("threading")?.getattr("main_thread")?.unbind())
+    })?;
+    let ident: u64 = main.bind(py).call0()?.getattr("ident")?.extract()?;
+    // SAFETY: has no preconditions.
+    Ok(ident == unsafe { pyo3::ffi::PyThread_get_thread_ident() } as u64)
+}
+
+impl Watch {
+    pub(crate) fn new(py: Python<'_>) -> Self {
+        thread_local! {
+            static KNOWN: std::cell::Cell<Option<(u64, bool)>> = const { std::cell::Cell::new(None) };
+        }
+        // A thread that forks becomes the main one of the child.
+        let main = match KNOWN.get() {
+            Some((at, main)) if at == epoch() => main,
+            _ => {
+                let main = is_main_thread(py).unwrap_or(true);
+                KNOWN.set(Some((epoch(), main)));
+                main
+            }
+        };
+        Self { main }
+    }
+
+    /// Sleeps once, no longer than to `until`; may return early.
+    pub(crate) fn park(
+        &self,
+        py: Python<'_>,
+        core: &Batcher<PyBorder>,
+        parker: &Parker,
+        until: Option<Nanos>,
+    ) -> PyResult<()> {
+        let rest = until.map(|until| until.saturating_sub(core.now()));
+        if self.main {
+            py.detach(|| parker.park(Some(rest.unwrap_or(SIGNALS).min(SIGNALS))));
+            py.check_signals()
+        } else {
+            py.detach(|| parker.park(rest));
+            Ok(())
+        }
+    }
+
+    /// Sleeps until `done`, which whoever makes it true follows with a wake.
+    pub(crate) fn wait(
+        &self,
+        py: Python<'_>,
+        parker: &Parker,
+        done: impl Fn() -> bool + Sync,
+    ) -> PyResult<()> {
+        while !done() {
+            let slice = self.main.then_some(SIGNALS);
+            py.detach(|| {
+                while !done() {
+                    parker.park(slice);
+                    if slice.is_some() {
+                        break;
+                    }
+                }
+            });
+            if self.main {
+                py.check_signals()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a batch in a seat of its own.
+    pub(crate) fn pull(
+        &self,
+        py: Python<'_>,
+        core: &Batcher<PyBorder>,
+        parker: &Parker,
+        size: usize,
+        until: Option<Nanos>,
+    ) -> PyResult<Pulled<PyBorder>> {
+        let mut seat = core.seat();
+        loop {
+            let slice = self.main.then(|| core.now().saturating_add(SIGNALS));
+            let limit = [slice, until].into_iter().flatten().min();
+            let pulled = py.detach(|| seat.pull(parker, size, limit, || false));
+            match pulled {
+                Pulled::Wait(_) if until.is_none_or(|until| core.now() < until) => {
+                    py.check_signals()?;
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+}
+
+/// Calls a Python callable; whoever wakes may be detached.
+struct Callback(Py<PyAny>);
+
+impl Wake for Callback {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        Python::attach(|py| {
+            if let Err(error) = self.0.call0(py) {
+                error.write_unraisable(py, Some(self.0.bind(py)));
+            }
+        });
+    }
+}
+
+/// A waker that calls `callback()`.
+pub(crate) fn callback_waker(callback: Py<PyAny>) -> Waker {
+    Arc::new(Callback(callback)).into()
+}
+
+/// A place in the line of those who wait for a batch, for whoever must not block.
+#[pyclass(frozen, module = "carpool._core")]
+pub(crate) struct Seat {
+    engine: Arc<Shared>,
+    seat: Mutex<carpool_core::Seat<PyBorder>>,
+}
+
+impl Seat {
+    pub(crate) fn new(engine: Arc<Shared>) -> Self {
+        let seat = Mutex::new(engine.core.seat());
+        Self { engine, seat }
+    }
+}
+
+#[pymethods]
+impl Seat {
+    /// A Batch; or a float, the seconds after which to poll again; or None, to wait for `callback()`,
+    /// which comes from any thread and in both cases; or False, closed and drained.
+    fn poll(&self, py: Python<'_>, callback: Py<PyAny>, max_size: Option<usize>) -> PyResult<Py<PyAny>> {
+        let waker = callback_waker(callback);
+        let pulled = {
+            let mut seat = self.seat.lock().unwrap_or_else(PoisonError::into_inner);
+            seat.poll(&waker, max_size.unwrap_or(usize::MAX))
+        };
+        Ok(match pulled {
+            Pulled::Batch(batch) => Batch::wrap(py, &self.engine, batch)?.into_any(),
+            Pulled::Wait(None) => py.None(),
+            Pulled::Wait(Some(until)) => {
+                let seconds = until.saturating_sub(self.engine.core.now()) as f64 / 1e9;
+                seconds.into_pyobject(py)?.into_any().unbind()
+            }
+            Pulled::Closed => false.into_pyobject(py)?.to_owned().into_any().unbind(),
+        })
+    }
+
+    /// Stops waiting.
+    fn leave(&self) {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner).leave();
+    }
+}
