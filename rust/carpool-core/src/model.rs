@@ -1,7 +1,7 @@
-//! Doors for the models of `tests/loom.rs` into what is no public surface: the bare intake.
+//! A door for the models of `tests/loom.rs` to what is no public surface: the bare intake.
 
 use crate::border::Border;
-use crate::request::{Claimed, Handle, Request, Terms};
+use crate::request::{Handle, Request, Terms};
 use crate::sync::Arc;
 
 /// The intake by itself.
@@ -20,14 +20,8 @@ impl<B: Border> Intake<B> {
         self.0.push(Arc::new(request));
     }
 
-    /// Takes everything, and claims it, as sealing would.
-    pub fn drain(&self) -> Vec<B::Payload> {
-        let mut all = Vec::new();
-        self.0.drain(|request: Handle<B>| {
-            if let Ok(mut claimed) = Claimed::claim(request) {
-                all.extend(claimed.release());
-            }
-        });
-        all
+    /// Takes everything, oldest push first.
+    pub fn drain(&self, each: impl FnMut(Handle<B>)) {
+        self.0.drain(each);
     }
 }

@@ -73,13 +73,14 @@ fn a_failing_close_fails_what_was_accepted_and_needs_no_slot() {
 fn a_failing_close_counts_each_request_once() {
     model(|| {
         let batcher = batcher(limits(4, 1000));
-        let submitter = {
-            let batcher = batcher.clone();
-            thread::spawn(move || submit(&batcher, 1))
-        };
-        batcher.close(false);
-        let _ = batcher.try_pull(4);
-        let accepted = submitter.join().unwrap().is_some();
+        let others = [batcher.clone(), batcher.clone(), batcher.clone()];
+        let [submitter, closer, slot] = others;
+        let submitter = thread::spawn(move || submit(&submitter, 1).is_some());
+        let closer = thread::spawn(move || closer.close(false));
+        let slot = thread::spawn(move || drop(slot.try_pull(4)));
+        let accepted = submitter.join().unwrap();
+        closer.join().unwrap();
+        slot.join().unwrap();
         let s = batcher.snapshot();
         assert_eq!(
             (s.failed, s.rejected),

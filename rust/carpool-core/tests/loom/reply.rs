@@ -5,11 +5,11 @@ use carpool_core::reply::{Cancelled, Reply};
 use loom::sync::Arc;
 use loom::thread;
 
-use crate::support::{batcher, limits, model, submit};
+use crate::support::{batcher, limits, submit, whole_model};
 
 #[test]
 fn of_cancel_and_claim_exactly_one_wins() {
-    model(|| {
+    whole_model(|| {
         let reply = Arc::new(Reply::<Box<u8>>::new(false));
         let other = reply.clone();
         let claimer = thread::spawn(move || other.claim());
@@ -24,7 +24,7 @@ fn of_cancel_and_claim_exactly_one_wins() {
 
 #[test]
 fn of_cancel_expire_and_admit_each_ends_it_once() {
-    model(|| {
+    whole_model(|| {
         let reply = Arc::new(Reply::<Box<u8>>::new(true));
         let other = reply.clone();
         let scheduler = thread::spawn(move || (other.admit(), other.expire()));
@@ -41,7 +41,7 @@ fn of_cancel_expire_and_admit_each_ends_it_once() {
 
 #[test]
 fn an_answer_reaches_the_caller_or_goes_back() {
-    model(|| {
+    whole_model(|| {
         let reply = Arc::new(Reply::<Box<u8>>::new(false));
         assert!(reply.claim());
         let other = reply.clone();
@@ -67,7 +67,7 @@ fn an_answer_reaches_the_caller_or_goes_back() {
 
 #[test]
 fn of_two_takers_one_gets_the_answer() {
-    model(|| {
+    whole_model(|| {
         let reply = Arc::new(Reply::<Box<u8>>::new(false));
         assert!(reply.claim());
         let takers: Vec<_> = (0..2)
@@ -86,7 +86,7 @@ fn of_two_takers_one_gets_the_answer() {
 
 #[test]
 fn the_payload_has_one_owner() {
-    model(|| {
+    whole_model(|| {
         let batcher = batcher(limits(2, 0));
         let ticket = submit(&batcher, 7).unwrap();
         let other = ticket.clone();

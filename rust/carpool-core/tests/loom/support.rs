@@ -1,5 +1,6 @@
 //! The border of the models: small numbers, and a caller who parks.
 
+use loom::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
 
@@ -9,11 +10,22 @@ use carpool_core::request::{Handle, Terms};
 use carpool_core::submit::Announce;
 use carpool_core::{Batch, Batcher, Limits, ManualClock, Overflow, Pulled, Seat, Ticket};
 
-/// Runs `f` through every order of events, and says how many there were.
+/// Runs `f` through the orders of events that `LOOM_MAX_PREEMPTIONS` allows, and says how many.
 pub(crate) fn model(f: impl Fn() + Send + Sync + 'static) {
+    check(loom::model::Builder::new(), f);
+}
+
+/// Runs `f`, which must be small, through every order of events there is.
+pub(crate) fn whole_model(f: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = None;
+    check(builder, f);
+}
+
+fn check(builder: loom::model::Builder, f: impl Fn() + Send + Sync + 'static) {
     let runs = std::sync::Arc::new(AtomicUsize::new(0));
     let seen = runs.clone();
-    loom::model(move || {
+    builder.check(move || {
         seen.fetch_add(1, Relaxed);
         f();
     });
@@ -23,9 +35,32 @@ pub(crate) fn model(f: impl Fn() + Send + Sync + 'static) {
 /// The border.
 pub(crate) struct Model;
 
+/// A value that loom watches: whoever reads it must have been told of the write.
+pub(crate) struct Note(UnsafeCell<u8>);
+
+// SAFETY: never written after `new`.
+unsafe impl Sync for Note {}
+
+impl Note {
+    pub(crate) fn new(value: u8) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+    pub(crate) fn read(&self) -> u8 {
+        // SAFETY: never written after `new`.
+        self.0.with(|note| unsafe { *note })
+    }
+}
+
+impl Default for Note {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 /// Who waits: woken with the answer, and as one that runs batches itself.
 #[derive(Default)]
 pub(crate) struct Waiter {
+    pub(crate) note: Note,
     pub(crate) caller: Option<Waker>,
     pub(crate) runner: Option<Waker>,
 }
@@ -78,6 +113,7 @@ pub(crate) fn submit(batcher: &Batcher<Model>, payload: u8) -> Option<Ticket<Mod
 /// Submits for a caller that runs its own batches, parked at `parker`.
 pub(crate) fn submit_own(batcher: &Batcher<Model>, payload: u8, parker: &Parker) -> Ticket<Model> {
     let waiter = Waiter {
+        note: Note::default(),
         caller: Some(parker.waker().clone()),
         runner: Some(parker.waker().clone()),
     };
