@@ -449,7 +449,8 @@ def copy_crate(to: Path) -> None:
     workspace = (ROOT / "Cargo.toml").read_text()
     edition = re.search(r"(?m)^edition = .*$", workspace)
     version = re.search(r"(?m)^version = .*$", workspace)
-    assert edition and version, "the workspace names its version and edition"
+    if not (edition and version):
+        sys.exit("Cargo.toml names no version and edition")
     manifest = re.sub(r"(?m)^(?!name|description)\w[\w-]*\.workspace = true\n", "", manifest)
     manifest = manifest.replace("[package]\n", f"[package]\n{edition[0]}\n{version[0]}\n", 1)
     (to / "Cargo.toml").write_text(manifest + "\n[workspace]\n")

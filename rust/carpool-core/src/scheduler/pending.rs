@@ -356,11 +356,14 @@ impl<H: Queued> Pending<H> {
             let Some(lane) = group.first_lane() else {
                 break;
             };
-            let next = group.lanes[lane]
-                .queue
-                .front()
-                .map_or(0, |head| head.terms().cost);
+            let head = group.lanes[lane].queue.front();
+            let next = head.map_or(0, |head| head.terms().cost);
             if taken > 0 && cost.saturating_add(next) > self.limits.max_batch_cost {
+                if head.is_some_and(|head| !head.is_live()) {
+                    // What ended while it was queued takes up no budget.
+                    group.pop(lane).map(&mut claim);
+                    continue;
+                }
                 misfit = true;
                 break;
             }
