@@ -138,13 +138,7 @@ pub(crate) fn pull_own<B: Border>(shared: &Arc<Shared<B>>, own: &Handle<B>) -> P
     let now = shared.clock.now();
     let size = shared.limits.max_batch_size;
     let pulled = shared.locked(|state, out| {
-        if state
-            .keeper
-            .as_ref()
-            .is_some_and(|keeper| Arc::ptr_eq(keeper, own))
-        {
-            out.garbage.extend(state.keeper.take());
-        }
+        state.looks_itself(own, out);
         state.take_in(shared, out);
         let mut until = None;
         if own.reply.is_pending() {

@@ -74,13 +74,20 @@ pub(crate) struct State<B: Border> {
     pub(crate) lobby: VecDeque<Handle<B>>,
     pub(crate) slots: Waiting,
     /// The caller that keeps the time for batches run by their callers, while it does.
-    pub(crate) keeper: Option<Handle<B>>,
+    pub(crate) keeper: Option<Keeper<B>>,
     pub(crate) free_slots: usize,
     /// What arrived up to here was flushed.
     pub(crate) flushed: Option<Nanos>,
     pub(crate) phase: Phase,
     pub(crate) closers: Vec<Waker>,
     pub(crate) counters: Counters,
+}
+
+/// A caller that runs batches itself and leads the next one.
+pub(crate) struct Keeper<B: Border> {
+    request: Handle<B>,
+    /// When it looks by itself; `None` once it was woken, and owes a look.
+    until: Option<Nanos>,
 }
 
 /// What is to be done once the lock is released.
@@ -198,6 +205,9 @@ impl<B: Border> State<B> {
 
     /// Moves requests that wait for room into the queue, oldest first.
     fn let_in(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) {
+        if self.lobby.is_empty() {
+            return;
+        }
         while !self.lobby.is_empty() {
             let mut room = shared.admission.enter_waiting(self.lobby.len());
             if room == 0 {
@@ -328,6 +338,16 @@ impl<B: Border> State<B> {
         now: Nanos,
         out: &mut Outbox<B>,
     ) -> Result<Sealed<B>, Option<Nanos>> {
+        if own.terms.deadline <= now {
+            // Its caller runs no batch that it is not part of.
+            if let Some(payload) = own.expire() {
+                self.counters.failed += 1;
+                shared.dead.fetch_add(1, SeqCst);
+                shared.leave_queue(1, own.terms.cost);
+                out.expired.push((own.clone(), payload));
+            }
+            return Err(None);
+        }
         loop {
             let (key, decision) = self.look(shared, size, now, out);
             match decision {
@@ -343,12 +363,12 @@ impl<B: Border> State<B> {
                 }
                 Decision::Wait { until, .. } => {
                     let head = self.pending.head(key);
-                    let keeps = head.is_some_and(|head| Arc::ptr_eq(head, own));
-                    if keeps && until.is_some() {
-                        out.garbage.extend(self.keeper.replace(own.clone()));
-                        return Err(until);
+                    let leads = head.is_some_and(|head| Arc::ptr_eq(head, own));
+                    if !leads || until.is_none() {
+                        return Err(None);
                     }
-                    return Err(None);
+                    self.keep_time(Some((own.clone(), until)), out);
+                    return Err(until);
                 }
             }
         }
@@ -401,8 +421,9 @@ impl<B: Border> State<B> {
             self.counters.sizes.add(requests.len() as u64);
             self.counters.in_flight += requests.len() as u64;
             shared.leave_queue(requests.len(), cost);
-            self.let_in(shared, out);
         }
+        // Also where all it met had expired: their places are free.
+        self.let_in(shared, out);
         Sealed {
             requests,
             reason,
@@ -461,24 +482,41 @@ impl<B: Border> State<B> {
             return;
         }
         // The look drops dead heads: one that was cancelled must not go on keeping the time.
-        let (key, _) = self.look(shared, shared.limits.max_batch_size, now, out);
+        let (key, decision) = self.look(shared, shared.limits.max_batch_size, now, out);
         let Some(head) = self.pending.head(key) else {
-            out.drop_later(self.keeper.take());
-            return;
+            return self.keep_time(None, out);
         };
-        if self
-            .keeper
-            .as_ref()
-            .is_some_and(|keeper| Arc::ptr_eq(keeper, head))
-        {
+        let keeper = self.keeper.as_ref();
+        let keeper = keeper.filter(|keeper| Arc::ptr_eq(&keeper.request, head));
+        let will_look = keeper.is_some_and(|keeper| match (keeper.until, decision) {
+            (None, _) => true,
+            (Some(_), Decision::Leave(_)) => false,
+            (Some(timer), Decision::Wait { until, .. }) => until.is_none_or(|due| timer <= due),
+        });
+        if will_look {
             return;
         }
         let Some(waker) = B::runner(head.waiter()) else {
             return;
         };
         out.wakes.push(waker.clone());
-        let before = self.keeper.replace(head.clone());
-        out.drop_later(before);
+        let head = head.clone();
+        self.keep_time(Some((head, None)), out);
+    }
+
+    /// Passes the time on to another caller, or to none.
+    fn keep_time(&mut self, next: Option<(Handle<B>, Option<Nanos>)>, out: &mut Outbox<B>) {
+        let next = next.map(|(request, until)| Keeper { request, until });
+        let before = std::mem::replace(&mut self.keeper, next);
+        out.drop_later(before.map(|keeper| keeper.request));
+    }
+
+    /// The caller of `own` looks: if it kept the time, it does so no longer.
+    pub(crate) fn looks_itself(&mut self, own: &Handle<B>, out: &mut Outbox<B>) {
+        let keeper = self.keeper.as_ref();
+        if keeper.is_some_and(|keeper| Arc::ptr_eq(&keeper.request, own)) {
+            self.keep_time(None, out);
+        }
     }
 
     /// Drops the dead handles once they may outnumber the living.

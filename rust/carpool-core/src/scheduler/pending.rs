@@ -320,8 +320,8 @@ impl<H: Queued> Pending<H> {
         group.lanes[group.first_lane()?].queue.front()
     }
 
-    /// Whether the request that `is_it` knows leaves with the next `size` of the group of `key`.
-    /// Where a group has several priorities only its head is sure to.
+    /// Whether the request that `is_it` knows leaves with the next `size` of the group of `key`, as far
+    /// as they fit the cost. Where a group has several priorities only its head is sure to.
     pub fn among_first(&self, key: u64, size: usize, is_it: impl Fn(&H) -> bool) -> bool {
         let Some(group) = self.groups.get(&key) else {
             return false;
@@ -330,11 +330,18 @@ impl<H: Queued> Pending<H> {
             return false;
         };
         let sure = if group.lanes.len() == 1 { size } else { 1 };
-        let live = group.lanes[first]
-            .queue
-            .iter()
-            .filter(|item| item.is_live());
-        live.take(sure).any(is_it)
+        let queue = group.lanes[first].queue.iter();
+        let mut cost = 0_u64;
+        for (at, item) in queue.filter(|item| item.is_live()).take(sure).enumerate() {
+            cost = cost.saturating_add(item.terms().cost);
+            if at > 0 && cost > self.limits.max_batch_cost {
+                return false;
+            }
+            if is_it(item) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether the group of `key` stands among the full ones with only `live` live requests.

@@ -1,0 +1,294 @@
+//! What must be true, kept in a plain list: which requests there are, how each stands, and when a
+//! batch is due. Nothing in here is taken from the code under test but its limits.
+
+use carpool_core::request::Terms;
+use carpool_core::{Limits, Overflow, Reason, Refusal, Snapshot, Ticket};
+
+use super::border::Sim;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Lobby,
+    Pending,
+    /// With a handler; `gone`: nobody waits for it any more.
+    InFlight {
+        gone: bool,
+    },
+    /// Answered, not sent.
+    Prepared {
+        gone: bool,
+        failed: bool,
+    },
+    Answered,
+    Failed,
+    Expired,
+    Cancelled,
+}
+
+pub struct Entry {
+    pub terms: Terms,
+    pub state: State,
+    pub ticket: Ticket<Sim>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Open,
+    Draining,
+    Failing,
+}
+
+pub struct Plain {
+    pub limits: Limits,
+    /// In order of submission; the number of a request is its place.
+    pub all: Vec<Entry>,
+    pub rejected: u64,
+    pub phase: Phase,
+    pub flushed: Option<u64>,
+    pub running: usize,
+    pub sealed: u64,
+    pub batches: u64,
+}
+
+impl Plain {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            all: Vec::new(),
+            rejected: 0,
+            phase: Phase::Open,
+            flushed: None,
+            running: 0,
+            sealed: 0,
+            batches: 0,
+        }
+    }
+
+    pub fn with(&self, wanted: impl Fn(State) -> bool) -> impl Iterator<Item = usize> {
+        let all = self.all.iter().enumerate();
+        all.filter(move |(_, entry)| wanted(entry.state))
+            .map(|(id, _)| id)
+    }
+
+    pub fn count(&self, wanted: impl Fn(State) -> bool) -> usize {
+        self.with(wanted).count()
+    }
+
+    pub fn pending(&self) -> usize {
+        self.count(|state| state == State::Pending)
+    }
+
+    /// How a submit of this cost ends: refused, or in the queue, or in front of it.
+    pub fn admits(&self, cost: u64) -> Result<State, Refusal> {
+        let full = self.pending() >= self.limits.max_queue;
+        if cost > self.limits.max_batch_cost {
+            Err(Refusal::TooLarge)
+        } else if self.phase != Phase::Open {
+            Err(Refusal::Closed)
+        } else if full && self.limits.overflow == Overflow::Raise {
+            Err(Refusal::Full)
+        } else if full {
+            Ok(State::Lobby)
+        } else {
+            Ok(State::Pending)
+        }
+    }
+
+    /// Whoever waits longest for room gets it.
+    pub fn let_in(&mut self) {
+        let room = self.limits.max_queue.saturating_sub(self.pending());
+        let waiting: Vec<_> = self
+            .with(|state| state == State::Lobby)
+            .take(room)
+            .collect();
+        for id in waiting {
+            self.all[id].state = State::Pending;
+        }
+    }
+
+    fn group(&self, key: u64) -> impl Iterator<Item = &Terms> {
+        let of_key = move |entry: &&Entry| entry.state == State::Pending && entry.terms.key == key;
+        self.all.iter().filter(of_key).map(|entry| &entry.terms)
+    }
+
+    fn keys(&self) -> Vec<u64> {
+        let pending = self.with(|state| state == State::Pending);
+        let mut keys: Vec<_> = pending.map(|id| self.all[id].terms.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    pub fn room(&self, size: usize) -> usize {
+        size.clamp(1, self.limits.max_batch_size)
+    }
+
+    /// Why a batch of `key` is due, the first reason that holds; the free slot is another matter.
+    pub fn due(&self, key: u64, size: usize, now: u64) -> Option<Reason> {
+        let oldest = self.group(key).map(|terms| terms.arrival).min()?;
+        let cost: u64 = self.group(key).map(|terms| terms.cost).sum();
+        let rules = [
+            (self.group(key).count() >= self.room(size), Reason::Full),
+            (cost >= self.limits.max_batch_cost, Reason::Cost),
+            (self.limits.wait == 0, Reason::Idle),
+            (oldest.saturating_add(self.limits.wait) <= now, Reason::Wait),
+            (self.phase != Phase::Open, Reason::Close),
+            (Some(oldest) <= self.flushed, Reason::Flush),
+        ];
+        rules
+            .into_iter()
+            .find(|&(holds, _)| holds)
+            .map(|(_, reason)| reason)
+    }
+
+    pub fn anything_due(&self, size: usize, now: u64) -> Option<u64> {
+        self.keys()
+            .into_iter()
+            .find(|&key| self.due(key, size, now).is_some())
+    }
+
+    /// The next moment at which time alone makes a batch due.
+    pub fn next_due(&self) -> Option<u64> {
+        let pending = self.with(|state| state == State::Pending);
+        let oldest = pending.map(|id| self.all[id].terms.arrival).min()?;
+        Some(oldest.saturating_add(self.limits.wait))
+    }
+
+    pub fn has_slot(&self) -> bool {
+        self.running < self.limits.slots
+    }
+
+    /// What of `key` stays pending when `ids` leave.
+    fn left(&self, key: u64, ids: &[usize]) -> impl Iterator<Item = usize> {
+        let pending = self.with(|state| state == State::Pending);
+        pending.filter(move |id| self.all[*id].terms.key == key && !ids.contains(id))
+    }
+
+    /// Checks everything about a batch that was sealed now, and takes note of it. An overdue request
+    /// counts as pending until a seal meets it; where one did, what made the batch due is not `certain`.
+    pub fn seal(&mut self, ids: &[usize], size: usize, reason: Reason, now: u64, certain: bool) {
+        assert!(self.has_slot(), "sealed without a free slot");
+        let terms = |id: usize| self.all[id].terms;
+        let key = terms(ids[0]).key;
+        for &id in ids {
+            let (state, terms) = (self.all[id].state, terms(id));
+            assert_eq!(state, State::Pending, "request {id} was sealed");
+            assert!(terms.deadline > now, "request {id} was overdue");
+            assert_eq!(terms.key, key, "two keys in {ids:?}");
+        }
+        assert!(ids.len() <= self.room(size), "{} of {size}", ids.len());
+        let cost: u64 = ids.iter().map(|&id| terms(id).cost).sum();
+        let budget = self.limits.max_batch_cost;
+        assert!(cost <= budget, "cost {cost} over {budget}");
+
+        // First come, first served within a priority; the most urgent first over them.
+        let urgencies: Vec<_> = ids.iter().map(|&id| terms(id).urgency).collect();
+        assert!(urgencies.is_sorted(), "{ids:?}: {urgencies:?}");
+        let level = |id: usize| terms(id).urgency.wrapping_sub(terms(id).arrival);
+        let last = *ids.last().expect("a batch is never empty");
+        for id in self.left(key, ids).filter(|_| certain) {
+            if terms(id).deadline <= now {
+                continue;
+            }
+            assert!(
+                terms(id).urgency >= terms(last).urgency,
+                "{id} was passed over"
+            );
+            let overtaken = ids
+                .iter()
+                .any(|&taken| level(taken) == level(id) && taken > id);
+            assert!(!overtaken, "{id} was overtaken within its priority");
+        }
+
+        if certain {
+            self.check_timing(ids, size, reason, now);
+        }
+        for &id in ids {
+            self.all[id].state = State::InFlight { gone: false };
+        }
+        self.running += 1;
+        self.batches += 1;
+        self.sealed += ids.len() as u64;
+    }
+
+    /// Never early, the right group, as much as fits, the right reason.
+    fn check_timing(&self, ids: &[usize], size: usize, reason: Reason, now: u64) {
+        let terms = |id: usize| self.all[id].terms;
+        let (key, budget) = (terms(ids[0]).key, self.limits.max_batch_cost);
+        let cost: u64 = ids.iter().map(|&id| terms(id).cost).sum();
+        let due = self
+            .due(key, size, now)
+            .expect("a batch left before it was due");
+        let head = |key| self.group(key).map(|terms| terms.urgency).min();
+        for other in self.keys() {
+            let earlier = self.due(other, size, now).is_some() && head(other) < head(key);
+            assert!(!earlier, "{key} before the more urgent {other}");
+        }
+
+        let first = self.left(key, ids).map(|id| terms(id).urgency).min();
+        let misfit = self
+            .left(key, ids)
+            .any(|id| Some(terms(id).urgency) == first && cost + terms(id).cost > budget);
+        // An overdue request at the head that does not fit ends a batch too, until it is noticed.
+        let overdue = self
+            .group(key)
+            .any(|t| t.deadline <= now && cost + t.cost > budget);
+        let whole = ids.len() == self.room(size);
+        assert!(
+            whole || misfit || overdue || first.is_none(),
+            "{ids:?} could be larger"
+        );
+        let expected = if misfit && !whole { Reason::Cost } else { due };
+        assert!(
+            reason == expected || (overdue && reason == Reason::Cost),
+            "{reason:?}, not {expected:?}"
+        );
+    }
+
+    /// The figures must add up, at every step.
+    pub fn check(&self, shown: &Snapshot) {
+        let count = |wanted: fn(State) -> bool| self.count(wanted) as u64;
+        let expected = [
+            (
+                "submitted",
+                self.all.len() as u64 + self.rejected,
+                shown.submitted,
+            ),
+            ("answered", count(|s| s == State::Answered), shown.answered),
+            (
+                "failed",
+                count(|s| matches!(s, State::Failed | State::Expired)),
+                shown.failed,
+            ),
+            (
+                "cancelled",
+                count(|s| s == State::Cancelled),
+                shown.cancelled,
+            ),
+            ("rejected", self.rejected, shown.rejected),
+            (
+                "pending",
+                count(|s| matches!(s, State::Pending | State::Lobby)),
+                shown.pending,
+            ),
+            (
+                "in flight",
+                count(|s| matches!(s, State::InFlight { .. } | State::Prepared { .. })),
+                shown.in_flight,
+            ),
+            ("batches", self.batches, shown.batches),
+            (
+                "batches by reason",
+                self.batches,
+                shown.reasons.iter().sum(),
+            ),
+            ("batches by size", self.batches, shown.sizes.count()),
+            ("requests by wait", self.sealed, shown.waits.count()),
+        ];
+        for (what, expected, shown) in expected {
+            assert_eq!(shown, expected, "{what}");
+        }
+        assert!(self.pending() <= self.limits.max_queue, "over the bound");
+        assert!(self.running <= self.limits.slots, "over the slots");
+    }
+}

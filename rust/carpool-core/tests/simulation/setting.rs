@@ -1,0 +1,76 @@
+//! What kind of batcher, and of life around it, one run has.
+
+use carpool_core::{Limits, Overflow};
+
+use super::border::Dice;
+
+/// What the die has decided for a whole run.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub limits: Limits,
+    pub seats: usize,
+    /// The most a seat asks for.
+    pub size: usize,
+    pub keys: u64,
+    pub levels: i64,
+    pub deadlines: bool,
+    pub cancels: bool,
+    /// Callers run their own batches.
+    pub callers: bool,
+    /// Looks without a reason, looks without a seat, seats that come and go.
+    pub restless: bool,
+    pub steps: usize,
+}
+
+impl Setting {
+    pub fn roll(dice: &mut Dice) -> Self {
+        let max_batch_size = 1 + dice.below(6);
+        let keys = dice.pick(&[1, 1, 2, 3]);
+        let limits = Limits {
+            max_batch_size,
+            max_batch_cost: dice.pick(&[u64::MAX, u64::MAX, 8, 15]),
+            wait: dice.pick(&[0, 0, 5, 20, 60, u64::MAX]),
+            max_queue: dice.pick(&[1, 2, 5, 12, 1000]),
+            overflow: dice.pick(&[Overflow::Raise, Overflow::Wait]),
+            slots: dice.pick(&[1, 1, 2, 3, usize::MAX]),
+        };
+        let callers = dice.one_in(4);
+        Self {
+            limits,
+            seats: if callers {
+                dice.below(2)
+            } else {
+                1 + dice.below(4)
+            },
+            // Which seat should look first is a matter of taste where they differ.
+            size: if keys == 1 && !callers && dice.one_in(4) {
+                1 + dice.below(6)
+            } else {
+                usize::MAX
+            },
+            keys,
+            levels: dice.pick(&[1, 1, 3]),
+            deadlines: dice.one_in(4),
+            cancels: !dice.one_in(3),
+            callers,
+            restless: dice.one_in(2),
+            steps: 40 + dice.below(160),
+        }
+    }
+
+    /// One seat and nothing that makes a wake needless.
+    pub fn is_plain(&self) -> bool {
+        let Limits {
+            max_batch_cost,
+            overflow,
+            ..
+        } = self.limits;
+        let simple = !(self.deadlines || self.cancels || self.callers || self.restless);
+        simple
+            && self.seats == 1
+            && self.keys == 1
+            && self.levels == 1
+            && max_batch_cost == u64::MAX
+            && overflow == Overflow::Raise
+    }
+}
