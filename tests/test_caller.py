@@ -407,9 +407,12 @@ def test_items_results_and_errors_are_let_go_when_done() -> None:
     class Thing:
         pass
 
+    class Failure(Exception):  # unlike the built-in ones, it can be watched
+        pass
+
     @batched
     def f(items: list[Thing]) -> list[Any]:
-        return [Thing() if item.good else ValueError(item) for item in items]  # type: ignore[attr-defined]
+        return [Thing() if item.good else Failure(item) for item in items]  # type: ignore[attr-defined]
 
     for good in (True, False):
         item = Thing()

@@ -506,13 +506,13 @@ def test_a_custom_loop_that_calls_itself_between_batches_is_not_a_handler() -> N
 
 
 def test_many_handlers_calling_each_other_downwards_only() -> None:
-    levels: list[Any] = [batched(lambda items: items)]
+    def above(below: Any) -> Any:
+        return batched(lambda items: [below(item) for item in items], max_batch_size=4)
+
+    top: Any = batched(lambda items: items)
     for _ in range(5):
-        below = levels[-1]
-        levels.append(
-            batched(lambda items, below=below: [below(item) for item in items], max_batch_size=4)
-        )  # type: ignore[misc]
-    callers = [in_thread(levels[-1], number) for number in range(20)]
+        top = above(top)
+    callers = [in_thread(top, number) for number in range(20)]
     assert [caller.result(20) for caller in callers] == list(range(20))
 
 

@@ -241,7 +241,7 @@ def test_calling_itself_from_its_handler_is_found_out() -> None:
     caught: list[BaseException] = []
 
     def handler(items: list[int]) -> list[int]:
-        for call in (f, lambda item: f.submit(item).result()):
+        for call in (f, lambda item: f.submit(item).result()) if items == [1] else ():
             try:
                 call(99)
             except WouldDeadlock as error:

@@ -31,7 +31,7 @@ def raises(kind, function):
         result = function()
     except kind:
         return True
-    say("no", kind.__name__, "but", repr(result))
+    say("no", kind, "but", repr(result))
     return False
 go, entered = threading.Event(), threading.Event()
 def gated(items):
@@ -138,9 +138,12 @@ first, second, third = f.submit("a"), f.submit("b"), f.submit("c")
 def inside():
     async def main(): return await first
     assert raises(BatchAbandoned, lambda: asyncio.run(main()))
-    assert isinstance(second.exception(10), BatchAbandoned)
+    def asked():  # it may be raised or returned, but not awaited for ever
+        error = second.exception(10)
+        if error: raise error
+    assert raises(BatchAbandoned, asked)
     third.cancel()
-    assert third.done()
+    assert raises((BatchAbandoned, concurrent.futures.CancelledError), lambda: third.result(10))
 say(child(inside))
 go.set()
 say(first.result(10)[0], second.result(10)[0], third.result(10)[0])
@@ -229,14 +232,6 @@ b.close()
 """
     )
     assert said == ["0", "parent's answer"]
-
-
-def test_a_closed_function_stays_closed() -> None:
-    said = run_script(
-        FORKED
-        + "f = batched(gated)\nf(1)\nf.close()\nsay(child(lambda: raises(BatcherClosed, lambda: f(1)) or 1 / 0))"
-    )
-    assert said == ["0"]
 
 
 def test_forks_under_load() -> None:

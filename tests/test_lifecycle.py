@@ -218,11 +218,11 @@ INTERRUPTED: dict[str, str] = {
     "close": "f = batched(hold)\nf.submit(1)\nwait = f.close",
     "room": "f = batched(hold, max_queue=1, overflow='wait')\nf.submit(0); started.wait(); f.submit(1)\nwait = lambda: f.submit(2)",
     "behind a caller": "f = batched(hold, executor='caller')\nthreading.Thread(target=f, args=(1,), daemon=True).start(); started.wait()\nwait = lambda: f(2)",
-    "parked caller": "f = batched(hold, executor='caller', wait_ms=3_600_000)\nsay('ready')\nwait = lambda: f(2)",
-    "waiting for company": "f = batched(hold, wait_ms=3_600_000)\nsay('ready')\nwait = lambda: f(2)",
-    "next_batch": "f = Batcher()\nsay('ready')\nwait = f.next_batch",
-    "for": "f = Batcher()\nsay('ready')\nwait = lambda: list(f)",
-    "next_batch in time": "f = Batcher()\nsay('ready')\nwait = lambda: f.next_batch(timeout=25)",
+    "parked caller": "f = batched(hold, executor='caller', wait_ms=3_600_000)\nwait = lambda: (say('ready'), f(2))",
+    "waiting for company": "f = batched(hold, wait_ms=3_600_000)\nwait = lambda: (say('ready'), f(2))",
+    "next_batch": "f = Batcher()\nwait = lambda: (say('ready'), f.next_batch())",
+    "for": "f = Batcher()\nwait = lambda: (say('ready'), list(f))",
+    "next_batch in time": "f = Batcher()\nwait = lambda: (say('ready'), f.next_batch(timeout=25))",
     "asyncio": "f = batched(hold)\nasync def main(): await f.acall(1)\nwait = lambda: asyncio.run(main())",
 }
 

@@ -116,7 +116,7 @@ def test_next_batch_takes_at_most_what_it_is_asked_for() -> None:
             b.next_batch(max_size=3),
             b.next_batch(max_size=100, block=False),
             b.next_batch(),
-            b.next_batch(max_size=1),
+            b.next_batch(max_size=1, block=False),
         ]
         assert [batch.items for batch in taken if batch] == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9, 10]]
         assert taken[-1] is None

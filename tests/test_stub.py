@@ -27,7 +27,7 @@ def assigned(node: ast.stmt) -> set[str]:
         return {node.name}
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         return {node.target.id}
-    if isinstance(node, ast.Assign):
+    if isinstance(node, ast.Assign) and "TypeVar" not in ast.unparse(node.value):
         return {target.id for target in node.targets if isinstance(target, ast.Name)}
     return set()
 
