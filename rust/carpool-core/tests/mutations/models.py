@@ -1,53 +1,8 @@
-#!/usr/bin/env python3
-"""Shows that the loom models can fail: breaks the source in one place at a time and runs the model
-that is named for it.
-
-    python3 rust/carpool-core/tests/mutations.py [--list] [NAME ...]
-
-The crate is copied, so the working tree is never touched. Every mutation must still compile, and its
-model must fail; one that survives (or no longer applies, because the source has changed) makes this
-exit with 1. Needs nothing but the standard library and cargo.
-"""
+"""Mutations that a loom model must catch."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
-from typing import NamedTuple
-
-CRATE = Path(__file__).resolve().parent.parent
-ROOT = CRATE.parent.parent
-
-
-class Edit(NamedTuple):
-    file: str
-    old: str
-    new: str
-
-
-class Mutation(NamedTuple):
-    name: str
-    model: str
-    edits: tuple[Edit, ...]
-
-
-def mutation(name: str, model: str, *parts: str) -> Mutation:
-    """`parts`: a file of src/, then pairs of what to replace and by what; then perhaps another file."""
-    edits: list[Edit] = []
-    file, rest = "", list(parts)
-    while rest:
-        if rest[0].endswith(".rs"):
-            file = rest.pop(0)
-        edits.append(Edit(file, rest.pop(0), rest.pop(0)))
-    return Mutation(name, model, tuple(edits))
-
+from mutation import mutation
 
 ORDER = "queue::intake_loses_nothing_and_keeps_each_producers_order"
 FIRST = "wake::the_first_request_wakes_the_slot"
@@ -55,7 +10,7 @@ FILLING = "wake::the_filling_request_wakes_the_slot"
 FAILING = "close::a_failing_close_fails_what_was_accepted_and_needs_no_slot"
 LET_IN = "lobby::a_cancel_lets_in_who_waits_for_room"
 
-MUTATIONS = [
+MODELS = [
     mutation(
         "intake-push-relaxed",
         ORDER,
@@ -425,8 +380,9 @@ MUTATIONS = [
         "cancelled-keeper-keeps-the-time",
         "callers::a_caller_that_gives_up_hands_the_time_on",
         "scheduler/mod.rs",
-        "        let (key, _) = self.look(shared, shared.limits.max_batch_size, now, out);\n",
-        "        let key = 0;\n",
+        "let (key, decision) = self.look(shared, shared.limits.max_batch_size, now, out);\n"
+        "        let Some(head)",
+        "let _ = now;\n        let (key, decision) = (0, Decision::NO_SLOT);\n        let Some(head)",
     ),
     mutation(
         "cancelling-caller-does-not-settle",
@@ -436,115 +392,3 @@ MUTATIONS = [
         "let _ = lead;\n                if self.must_settle() {",
     ),
 ]
-
-
-def copy_crate(to: Path) -> None:
-    """The crate alone, with what the loom models need and no other dependency."""
-    shutil.copytree(CRATE / "src", to / "src")
-    shutil.copytree(CRATE / "tests" / "loom", to / "tests" / "loom")
-    shutil.copy(CRATE / "tests" / "loom.rs", to / "tests" / "loom.rs")
-    shutil.copy(ROOT / "Cargo.lock", to / "Cargo.lock")
-    manifest = (CRATE / "Cargo.toml").read_text()
-    manifest = re.sub(r"(?ms)^\[(dev-dependencies|\[bench\]|lints)\].*?(?=^\[|\Z)", "", manifest)
-    workspace = (ROOT / "Cargo.toml").read_text()
-    edition = re.search(r"(?m)^edition = .*$", workspace)
-    version = re.search(r"(?m)^version = .*$", workspace)
-    if not (edition and version):
-        sys.exit("Cargo.toml names no version and edition")
-    manifest = re.sub(r"(?m)^(?!name|description)\w[\w-]*\.workspace = true\n", "", manifest)
-    manifest = manifest.replace("[package]\n", f"[package]\n{edition[0]}\n{version[0]}\n", 1)
-    (to / "Cargo.toml").write_text(manifest + "\n[workspace]\n")
-
-
-def cargo(crate: Path, target: Path, *args: str) -> tuple[int, str]:
-    env = os.environ | {
-        "RUSTFLAGS": "--cfg loom --cap-lints allow",
-        "RUST_BACKTRACE": "0",
-        "LOOM_MAX_PREEMPTIONS": "2",
-        "CARGO_TARGET_DIR": str(target),
-        "CARGO_PROFILE_RELEASE_LTO": "off",
-        "CARGO_INCREMENTAL": "1",
-    }
-    command = ["cargo", "test", "--quiet", "--release", "--test", "loom", *args]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=crate,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=300,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return 124, "timeout"
-    return done.returncode, done.stdout
-
-
-def verdict(chosen: Mutation, crate: Path, target: Path) -> str:
-    """'' when the model caught it, else what is wrong."""
-    before: dict[Path, str] = {}
-    for edit in chosen.edits:
-        path = crate / "src" / edit.file
-        source = path.read_text()
-        before.setdefault(path, source)
-        if source.count(edit.old) != 1:
-            for touched, text in before.items():
-                touched.write_text(text)
-            return f"applies {source.count(edit.old)} times to {edit.file}: bring it up to date"
-        path.write_text(source.replace(edit.old, edit.new))
-    try:
-        code, output = cargo(crate, target, "--no-run")
-        if code != 0:
-            return "does not compile\n" + output
-        code, output = cargo(crate, target, "--", "--exact", chosen.model)
-        if code == 124:
-            return "its model does not end"
-        if code == 0:
-            missing = "0 passed" in output
-            return f"no model {chosen.model}" if missing else f"SURVIVES {chosen.model}"
-        return ""
-    finally:
-        for path, text in before.items():
-            path.write_text(text)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("names", nargs="*", help="mutations to try; all without")
-    parser.add_argument("--list", action="store_true", help="print the names and their models")
-    options = parser.parse_args()
-    if options.list:
-        for one in MUTATIONS:
-            print(f"{one.name:40} {one.model}")
-        return 0
-    unknown = set(options.names) - {one.name for one in MUTATIONS}
-    if unknown:
-        parser.error(f"no such mutation: {', '.join(sorted(unknown))}")
-    chosen = [one for one in MUTATIONS if not options.names or one.name in options.names]
-    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "mutations"
-    bad = 0
-    with tempfile.TemporaryDirectory(prefix="carpool-mutations-") as folder:
-        crate = Path(folder)
-        copy_crate(crate)
-        code, output = cargo(crate, target)
-        if code != 0:
-            print(output, "\nthe models fail on the source as it is", sep="")
-            return 1
-        for one in chosen:
-            start = time.monotonic()
-            wrong = verdict(one, crate, target)
-            bad += bool(wrong)
-            took = time.monotonic() - start
-            print(
-                f"{'NOT CAUGHT' if wrong else 'caught':10} {one.name:40} {took:5.1f} s  {wrong}",
-                flush=True,
-            )
-    print(f"{len(chosen) - bad} of {len(chosen)} mutations caught")
-    return 1 if bad else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

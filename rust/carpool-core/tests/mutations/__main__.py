@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Shows that the loom models and the simulation can fail: breaks the source in one place at a time
+and runs what is named for it.
+
+    python3 rust/carpool-core/tests/mutations [--list] [NAME ...]
+
+The crate is copied, so the working tree is never touched. Every mutation must still compile, and its
+model must fail; one that survives (or no longer applies, because the source has changed) makes this
+exit with 1. Needs nothing but the standard library and cargo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from lives import LIVES
+from models import MODELS
+from mutation import SIMULATION, Mutation
+
+CRATE = Path(__file__).resolve().parent.parent.parent
+ROOT = CRATE.parent.parent
+MUTATIONS = MODELS + LIVES
+
+
+def copy_crate(to: Path) -> None:
+    """The crate alone, with what the loom models need and no other dependency."""
+    shutil.copytree(CRATE / "src", to / "src")
+    for test in ("loom", "simulation"):
+        shutil.copytree(CRATE / "tests" / test, to / "tests" / test)
+        shutil.copy(CRATE / "tests" / f"{test}.rs", to / "tests" / f"{test}.rs")
+    shutil.copy(ROOT / "Cargo.lock", to / "Cargo.lock")
+    manifest = (CRATE / "Cargo.toml").read_text()
+    manifest = re.sub(r"(?ms)^\[(dev-dependencies|\[bench\]|lints)\].*?(?=^\[|\Z)", "", manifest)
+    workspace = (ROOT / "Cargo.toml").read_text()
+    edition = re.search(r"(?m)^edition = .*$", workspace)
+    version = re.search(r"(?m)^version = .*$", workspace)
+    if not (edition and version):
+        sys.exit("Cargo.toml names no version and edition")
+    manifest = re.sub(r"(?m)^(?!name|description)\w[\w-]*\.workspace = true\n", "", manifest)
+    manifest = manifest.replace("[package]\n", f"[package]\n{edition[0]}\n{version[0]}\n", 1)
+    (to / "Cargo.toml").write_text(manifest + "\n[workspace]\n")
+
+
+def cargo(crate: Path, target: Path, test: str, *args: str) -> tuple[int, str]:
+    """Runs a loom model by its name, or the simulation."""
+    env = os.environ | {
+        "RUSTFLAGS": "--cap-lints allow",
+        "RUST_BACKTRACE": "0",
+        "CARGO_TARGET_DIR": str(target),
+    }
+    command = ["cargo", "test", "--quiet", "--test"]
+    if test == SIMULATION:
+        command += [SIMULATION, *args]
+    else:
+        env["RUSTFLAGS"] += " --cfg loom"
+        env["LOOM_MAX_PREEMPTIONS"] = "2"
+        env["CARGO_TARGET_DIR"] += "/loom"
+        # Without link-time optimization a mutation compiles in a second.
+        env["CARGO_PROFILE_RELEASE_LTO"] = "off"
+        env["CARGO_INCREMENTAL"] = "1"
+        command += ["loom", "--release", *args]
+        if "--no-run" not in args:
+            command += ["--", *(["--exact", test] if test else [])]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=crate,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=300,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return 124, "timeout"
+    return done.returncode, done.stdout
+
+
+def verdict(chosen: Mutation, crate: Path, target: Path) -> str:
+    """Nothing when it was caught, else what is wrong."""
+    before: dict[Path, str] = {}
+    try:
+        for edit in chosen.edits:
+            path = crate / "src" / edit.file
+            source = path.read_text()
+            before.setdefault(path, source)
+            if source.count(edit.old) != 1:
+                return f"applies {source.count(edit.old)} times to {edit.file}: bring it up to date"
+            path.write_text(source.replace(edit.old, edit.new))
+        code, output = cargo(crate, target, chosen.model, "--no-run")
+        if code != 0:
+            return "does not compile\n" + output
+        code, output = cargo(crate, target, chosen.model)
+        if code == 124:
+            return "its model does not end"
+        if code == 0:
+            missing = "0 passed" in output
+            return f"no model {chosen.model}" if missing else f"SURVIVES {chosen.model}"
+        return ""
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("names", nargs="*", help="mutations to try; all without")
+    parser.add_argument("--list", action="store_true", help="print the names and their models")
+    options = parser.parse_args()
+    if options.list:
+        for one in MUTATIONS:
+            print(f"{one.name:40} {one.model}")
+        return 0
+    unknown = set(options.names) - {one.name for one in MUTATIONS}
+    if unknown:
+        parser.error(f"no such mutation: {', '.join(sorted(unknown))}")
+    chosen = [one for one in MUTATIONS if not options.names or one.name in options.names]
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "mutations"
+    bad = 0
+    with tempfile.TemporaryDirectory(prefix="carpool-mutations-") as folder:
+        crate = Path(folder)
+        copy_crate(crate)
+        for test in ("", SIMULATION):
+            code, output = cargo(crate, target, test)
+            if code != 0:
+                print(output, "\nthis fails on the source as it is", sep="")
+                return 1
+        for one in chosen:
+            start = time.monotonic()
+            wrong = verdict(one, crate, target)
+            bad += bool(wrong)
+            took = time.monotonic() - start
+            print(
+                f"{'NOT CAUGHT' if wrong else 'caught':10} {one.name:40} {took:5.1f} s  {wrong}",
+                flush=True,
+            )
+    print(f"{len(chosen) - bad} of {len(chosen)} mutations caught")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

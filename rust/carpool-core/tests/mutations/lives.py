@@ -1,0 +1,139 @@
+"""Mutations that the seeded simulation must catch."""
+
+from __future__ import annotations
+
+from mutation import SIMULATION, Mutation, mutation
+
+
+def life(name: str, *parts: str) -> Mutation:
+    return mutation(name, SIMULATION, *parts)
+
+
+POLICY = "scheduler/policy.rs"
+PENDING = "scheduler/pending.rs"
+SCHEDULER = "scheduler/mod.rs"
+
+LIVES = [
+    life("leaves-early", POLICY, "} else if now >= due {", "} else if now + 1 >= due {"),
+    life("leaves-late", POLICY, "} else if now >= due {", "} else if now > due {"),
+    life("seals-while-busy", POLICY, "    if free_slots == 0 {\n", "    if false {\n"),
+    life("waits-though-full", POLICY, "if view.count >= size {", "if view.count > size {"),
+    life("waits-though-draining", POLICY, "} else if view.draining {", "} else if false {"),
+    life("waits-though-the-budget-is-used", POLICY, "view.cost >= limits", "view.cost > limits"),
+    life("one-too-many", PENDING, "while taken < size {", "while taken <= size {"),
+    life(
+        "over-the-budget",
+        PENDING,
+        "if taken > 0 && cost.saturating_add(next) > self.limits.max_batch_cost {",
+        "if taken > 1 && cost.saturating_add(next) > self.limits.max_batch_cost {",
+    ),
+    life(
+        "last-in-first-out", PENDING, "lane.queue.push_back(item);", "lane.queue.push_front(item);"
+    ),
+    life("least-urgent-group-first", PENDING, "=> Some(a.min(b)),", "=> Some(a.max(b)),"),
+    life(
+        "least-urgent-lane-first",
+        PENDING,
+        "            .min()\n            .map(|(_, at)| at)",
+        "            .max()\n            .map(|(_, at)| at)",
+    ),
+    life(
+        "wait-from-the-newest-lane",
+        PENDING,
+        "heads.map(|head| head.terms().arrival).min()?",
+        "heads.map(|head| head.terms().arrival).max()?",
+    ),
+    life(
+        "dead-heads-kept",
+        PENDING,
+        "if !self.prune(key, garbage) {",
+        "if { let _ = &garbage; true } {",
+    ),
+    life("dead-counted", SCHEDULER, "shared.dead.load(Relaxed) > 0;", "false;"),
+    life(
+        "dead-hide-who-is-due",
+        SCHEDULER,
+        "if waits && self.pending.only",
+        "if false && self.pending.only",
+    ),
+    life(
+        "overdue-runs",
+        SCHEDULER,
+        "            if terms.deadline <= now {",
+        "            if false {",
+    ),
+    life(
+        "overdue-caller-runs",
+        SCHEDULER,
+        "        if own.terms.deadline <= now {",
+        "        if false {",
+    ),
+    life("flush-does-nothing", "batcher.rs", "state.flushed = Some(now);", "state.flushed = None;"),
+    life("slot-never-comes-back", "route.rs", "            state.free_slots += 1;\n", ""),
+    life(
+        "a-wake-per-request",
+        "route.rs",
+        "            B::wake(request, &mut wakes);\n        }\n        B::fire(wakes);\n    }",
+        "            B::wake(request, &mut wakes);\n            B::fire(std::mem::take(&mut wakes));\n"
+        "        }\n    }",
+    ),
+    life("forsaken-forgotten", "route.rs", "counters.forsaken += gone;", "let _ = gone;"),
+    life(
+        "answers-for-the-neighbour",
+        "batch.rs",
+        "delivery.add(self.requests[index].handle(), answer);",
+        "let neighbour = index ^ usize::from(index ^ 1 < self.requests.len());\n"
+        "            delivery.add(self.requests[neighbour].handle(), answer);",
+    ),
+    life("dropped-batch-hangs", "batch.rs", "        if self.left > 0 {\n", "        if false {\n"),
+    life(
+        "dropped-answers-lost",
+        "batch.rs",
+        "        if !self.delivery.is_empty() {\n",
+        "        if false {\n",
+    ),
+    life(
+        "cancel-frees-no-place",
+        "submit.rs",
+        "                shared.leave_queue(1, self.request.terms.cost);\n",
+        "",
+    ),
+    life(
+        "room-kept-by-the-expired",
+        SCHEDULER,
+        "        // Also where all it met had expired: their places are free.\n",
+        "        if requests.is_empty() {\n"
+        "            return Sealed { requests, reason, oldest, at: now };\n        }\n",
+    ),
+    life(
+        "timer-of-the-lead-not-set",
+        "scheduler/waiting.rs",
+        "                timer: until,\n",
+        "                timer: None,\n",
+    ),
+    life(
+        "lead-without-a-timer-sleeps-on",
+        "scheduler/waiting.rs",
+        "timer.is_none_or(",
+        "timer.is_some_and(",
+    ),
+    life("wakes-for-nothing", SCHEDULER, "if self.slots.front_sleeps_beyond(until) {", "if true {"),
+    life(
+        "runner-takes-what-it-is-not-in",
+        PENDING,
+        "if at > 0 && cost > self.limits.max_batch_cost {",
+        "if false {",
+    ),
+    life(
+        "keeper-sleeps-though-due",
+        SCHEDULER,
+        "(Some(_), Decision::Leave(_)) => false,",
+        "(Some(_), Decision::Leave(_)) => true,",
+    ),
+    life(
+        "payload-leaks",
+        "batch.rs",
+        "        self.payloads.clear();",
+        "        std::mem::take(&mut self.payloads).into_iter().for_each(std::mem::forget);",
+    ),
+]
