@@ -106,10 +106,3 @@ def test_the_examples_in_docstrings(name: str) -> None:
     module = importlib.import_module(name)
     failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert failed == 0
-
-
-def test_the_decorator_s_docstring_has_an_example_that_runs() -> None:
-    examples = doctest.DocTestFinder(recurse=False).find(
-        carpool.batched, globs={"carpool": carpool}
-    )
-    assert any(test.examples for test in examples)
