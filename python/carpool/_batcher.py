@@ -38,6 +38,7 @@ class Station:
         self.name = name
         self.executor = executor
         self.slots = slots
+        self.closed = False
         self._engine: Engine | None = None
         self._workers: list[threading.Thread] = []
 
@@ -63,6 +64,9 @@ class Station:
             executor=self.executor,
         )
         open_engine(engine, 0)
+        if self.closed:
+            # Closed before the fork: closed in the child.
+            engine.close(False)
         self._engine, self._workers = engine, []
         return engine
 
@@ -128,10 +132,15 @@ class Lifecycle:
         """
         limit = timeout_ns("timeout", timeout)
         engine = self._station.engine()
+        self._station.closed = True
         if engine.idle or limit == 0:
             engine.close(drain)
         elif drain:
-            engine.check_wait("a draining close")
+            try:
+                engine.check_wait("a draining close")
+            except WouldDeadlock:
+                self._station.closed = engine.closed
+                raise
             engine.close(True)
         else:
             engine.close(False)
@@ -170,6 +179,7 @@ class Lifecycle:
                 if drain:
                     raise
                 would_deadlock = True
+        self._station.closed = True
         engine.close(drain)
         event_loop = asyncio.get_running_loop()
         ended = event_loop.create_future()

@@ -117,6 +117,8 @@ class Ticket:
         """Gives up. True if the request was not sealed yet."""
     def check_wait(self) -> None:
         """Refuses (WouldDeadlock) a wait that could never end."""
+    def check_chain(self) -> None:
+        """Refuses (WouldDeadlock) to await the request inside the handler that has to answer it."""
     def lost(self, error: BaseException) -> None:
         """Logs that `error` reached nobody."""
 
@@ -135,6 +137,12 @@ class Seat:
 @final
 class Port:
     """One event loop, as the core's wakes see it; calling it wakes the tasks that became ready."""
+
+    @staticmethod
+    def here() -> Port | None:
+        """The port of the event loop that runs in this thread; None outside of one."""
+    def post(self, callable: Callable[[], object]) -> None:
+        """Has `callable()` called from the loop; from any thread, with one wake for many."""
 
     def __call__(self) -> None: ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 from typing import TYPE_CHECKING, Any
 
+from ._core import Port
 from ._exceptions import BatchAbandoned
 from ._types import R
 
@@ -64,12 +65,23 @@ class Future(_Base[R]):
         self._received = True
         return super().exception(timeout)
 
-    def __await__(self) -> Generator[Any, None, R]:
+    def __await__(self) -> Generator[Any, Any, R]:
+        """Waits on any event loop. Cancelling the await stops the waiting, not the request."""
         import asyncio
 
         if not self.done():
-            self._check_process()
-        return asyncio.wrap_future(self).__await__()
+            if self._ticket is not None:
+                self._check_process()
+                self._ticket.check_chain()
+            waiter = asyncio.get_running_loop().create_future()
+            port = Port.here()
+            assert port is not None, "inside a running loop"
+            # As awaited requests: one wake per loop, however many of its futures a batch resolves.
+            self.add_done_callback(lambda _: port.post(lambda: _resolve(waiter)))
+            yield from waiter
+        if self.cancelled():
+            raise asyncio.CancelledError
+        return self.result(0)
 
     def _check_process(self) -> None:
         ticket = self._ticket
@@ -97,3 +109,8 @@ class Future(_Base[R]):
         error = getattr(self, "_exception", None)
         if error is not None:
             self._ticket.lost(error)
+
+
+def _resolve(waiter: Any) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

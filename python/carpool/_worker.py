@@ -74,8 +74,8 @@ class Handler:
         self, batch: Batch[Any, Any], engine: Engine, binding: Binding, bound: tuple[Any, ...],
         desk: Desk,
     ) -> None:
-        """Runs a batch to its end in this thread. Only KeyboardInterrupt is raised, after the batch's
-        callers have been told."""
+        """Runs a batch to its end in this thread. Only KeyboardInterrupt is raised, after the callers have
+        been told."""
         if not self._ready(batch, engine, desk):
             return
         positional, by_name = binding.lists(batch.items)
@@ -127,7 +127,9 @@ class Handler:
     ) -> None:
         """Runs a batch on the running event loop: at once, or for `async def` as a task of its own."""
         if not self.is_async:
-            self.run(batch, engine, binding, bound, self.desk)
+            # Raised further, a KeyboardInterrupt would tear down the loop of all other callers.
+            with contextlib.suppress(KeyboardInterrupt):
+                self.run(batch, engine, binding, bound, self.desk)
             return
         if not self._ready(batch, engine, self.desk):
             return
@@ -149,10 +151,9 @@ class Handler:
             results = await self._await(args, kwargs)
         except BaseException as error:
             fail(batch, error)
-            if not isinstance(error, Exception):
-                raise
         else:
-            complete(batch, results)
+            with contextlib.suppress(KeyboardInterrupt):
+                complete(batch, results)
 
     # -------------------------------------------------------------------------------- setup
 
@@ -189,9 +190,13 @@ def _unless_swallowed(results: Any, name: str) -> Any:
 
 def complete(batch: Batch[Any, Any], results: Any) -> None:
     """Takes the rows of a result to their callers, or what is wrong with it to all of them."""
-    # A wrong length is raised here too, for loops of the user's own; the callers have it already.
-    with contextlib.suppress(Exception):
+    try:
         batch.complete(results)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: S110
+        # Raised for loops of the user's own; the callers have it already.
+        pass
 
 
 def fail(batch: Batch[Any, Any], error: BaseException) -> None:

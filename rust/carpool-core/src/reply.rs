@@ -108,6 +108,20 @@ impl<A> Reply<A> {
         }
     }
 
+    /// Ends the caller's interest only if the request is not in a batch yet.
+    pub fn withdraw(&self) -> Cancelled {
+        if self.go(PENDING, CANCELLED) {
+            Cancelled::Pending
+        } else if self.go(LOBBY, CANCELLED) {
+            Cancelled::InLobby
+        } else if self.go(PENDING, CANCELLED) {
+            // It was let in between the two looks.
+            Cancelled::Pending
+        } else {
+            Cancelled::TooLate
+        }
+    }
+
     /// Stores the answer of a claimed request, unseen until `publish`; gives it back when nobody
     /// wants it any more. In between the answers of a whole batch can be counted.
     #[inline]

@@ -86,9 +86,10 @@ impl<B: Border> Request<B> {
         &self.reply
     }
 
-    /// Ends the caller's interest; with it, the payload where the request never reached a batch.
-    pub(crate) fn cancel(&self) -> (Cancelled, Option<B::Payload>) {
-        let met = self.reply.cancel();
+    /// Ends the caller's interest, in flight too if `forsake`; with it, the payload where the request
+    /// never reached a batch.
+    pub(crate) fn cancel(&self, forsake: bool) -> (Cancelled, Option<B::Payload>) {
+        let met = if forsake { self.reply.cancel() } else { self.reply.withdraw() };
         let payload = if matches!(met, Cancelled::InLobby | Cancelled::Pending) {
             // SAFETY: this thread won the swap away from a claimable state: no claimer, no other
             // canceller and no expirer can own the payload.

@@ -46,7 +46,16 @@ impl<B: Border> Ticket<B> {
     /// its payload comes back to be dropped wherever the caller of this can; after sealing only its
     /// answer is dropped.
     pub fn cancel(&self) -> (Cancelled, Option<B::Payload>) {
-        let (met, payload) = self.request.cancel();
+        self.end(true)
+    }
+
+    /// Gives up, but only if the request is not in a batch yet; else it goes on as if nothing was asked.
+    pub fn withdraw(&self) -> (Cancelled, Option<B::Payload>) {
+        self.end(false)
+    }
+
+    fn end(&self, forsake: bool) -> (Cancelled, Option<B::Payload>) {
+        let (met, payload) = self.request.cancel(forsake);
         let shared = &self.shared;
         match met {
             Cancelled::Pending => {

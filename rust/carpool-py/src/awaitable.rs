@@ -26,7 +26,7 @@ use pyo3::types::PyType;
 use crate::border::{Answer, PyBorder, Waiter};
 use crate::engine::{self, Shared, Ticket};
 use crate::errors;
-use crate::port::Port;
+use crate::port::{Port, Ready};
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
 
@@ -75,24 +75,24 @@ pub(crate) struct Awaitable {
 }
 
 /// An awaitable that became done and has callbacks; keeps it alive.
-pub(crate) struct Ready(NonNull<Awaitable>);
+pub(crate) struct Done(NonNull<Awaitable>);
 
 // SAFETY: only moved between threads; opened (`wake`) attached, and `drop` attaches.
-unsafe impl Send for Ready {}
+unsafe impl Send for Done {}
 
-impl Drop for Ready {
+impl Drop for Done {
     fn drop(&mut self) {
-        // SAFETY: a `Ready` owns one reference; `attach` makes sure that this thread may drop it.
+        // SAFETY: a `Done` owns one reference; `attach` makes sure that this thread may drop it.
         Python::attach(|_| unsafe { ffi::Py_DECREF(self.0.as_ptr().cast()) });
     }
 }
 
-impl Ready {
+impl Done {
     /// Calls the callbacks. Stops at the first that raises; the rest is lost with the object only if
     /// the caller drops this, so the caller reports and goes on.
     pub(crate) fn wake(&self, py: Python<'_>) -> PyResult<()> {
         let this = self.0.as_ptr();
-        // SAFETY: attached, and this `Ready` keeps the object alive. Callbacks are moved out before
+        // SAFETY: attached, and this `Done` keeps the object alive. Callbacks are moved out before
         // any of them runs, so code that comes back here finds none.
         let (first, more) = unsafe { ((*this).first.take(), std::mem::take(&mut (*this).more)) };
         let mut failed = None;
@@ -139,7 +139,7 @@ unsafe fn run(py: Python<'_>, callback: Callback, this: *mut Awaitable) -> PyRes
 
 impl Link {
     /// Gives the awaitable its answer. Returns it if somebody is to be woken.
-    pub(crate) fn settle(&self, py: Python<'_>, answer: Answer) -> Option<Ready> {
+    pub(crate) fn settle(&self, py: Python<'_>, answer: Answer) -> Option<Done> {
         let this = self.awaitable.load(Ordering::Relaxed);
         if this.is_null() {
             return None;
@@ -163,12 +163,12 @@ impl Link {
 
 impl Awaitable {
     /// Turns the request's hold on the object into one of the caller, if there are callbacks.
-    fn take_hold(&mut self, this: NonNull<Awaitable>) -> Option<Ready> {
+    fn take_hold(&mut self, this: NonNull<Awaitable>) -> Option<Done> {
         if !self.held {
             return None;
         }
         self.held = false;
-        Some(Ready(this))
+        Some(Done(this))
     }
 
     fn link(&self) -> Option<&Link> {
@@ -711,7 +711,7 @@ unsafe extern "C" fn cancel(
             if let Some(ready) = (*object).take_hold(NonNull::new_unchecked(object)) {
                 if let Some(link) = (*object).link() {
                     let port = link.port.clone_ref(py);
-                    if port.get().push(ready) {
+                    if port.get().push(Ready::Done(ready)) {
                         Port::schedule(port.bind(py));
                     }
                 }
@@ -762,7 +762,7 @@ unsafe extern "C" fn add_done_callback(
                 // Done already: the loop calls back, as asyncio's futures have it.
                 ffi::Py_INCREF(this);
                 let port = link.port.clone_ref(py);
-                if port.get().push(Ready(NonNull::new_unchecked(object))) {
+                if port.get().push(Ready::Done(Done(NonNull::new_unchecked(object)))) {
                     Port::schedule(port.bind(py));
                 }
             }

@@ -4,7 +4,7 @@ use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use carpool_core::Outgoing;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -220,12 +220,12 @@ impl Batch {
     }
 
     /// Answers one request.
-    fn set(&self, py: Python<'_>, index: isize, result: Bound<'_, PyAny>) -> PyResult<()> {
+    fn set(&self, py: Python<'_>, index: &Bound<'_, PyAny>, result: Bound<'_, PyAny>) -> PyResult<()> {
         self.answer_one(py, index, Self::answer(result))
     }
 
     /// Fails one request.
-    fn fail_item(&self, py: Python<'_>, index: isize, error: Bound<'_, PyAny>) -> PyResult<()> {
+    fn fail_item(&self, py: Python<'_>, index: &Bound<'_, PyAny>, error: Bound<'_, PyAny>) -> PyResult<()> {
         check_exception(&error)?;
         self.answer_one(py, index, Answer::Raised(error.unbind()))
     }
@@ -260,9 +260,19 @@ impl Batch {
         Ok(rows.call1((results, self.len, &self.engine.name))?.cast_into::<PyList>()?)
     }
 
-    fn answer_one(&self, py: Python<'_>, index: isize, answer: Answer) -> PyResult<()> {
-        let at = if index < 0 { index + self.len as isize } else { index };
-        let at = usize::try_from(at).unwrap_or(usize::MAX);
+    fn answer_one(
+        &self,
+        py: Python<'_>,
+        index: &Bound<'_, PyAny>,
+        answer: Answer,
+    ) -> PyResult<()> {
+        let at = match index.extract::<isize>() {
+            Ok(at) if at < 0 => usize::try_from(at + self.len as isize).unwrap_or(usize::MAX),
+            Ok(at) => at as usize,
+            // An int beyond 64 bits is out of range like any other.
+            Err(error) if error.is_instance_of::<PyOverflowError>(py) => usize::MAX,
+            Err(error) => return Err(error),
+        };
         let answered = self.core().answer(at, answer);
         match answered {
             Ok(outgoing) => {

@@ -1,6 +1,6 @@
 //! What the core calls: how each kind of caller learns of its answer, with one wake per event loop.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
 use carpool_core::request::Handle;
@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use crate::awaitable::Link;
 use crate::engine::Shared;
 use crate::errors;
-use crate::port::Port;
+use crate::port::{Port, Ready};
 use crate::run::Chain;
 
 /// The core's border to Python.
@@ -42,7 +42,22 @@ pub(crate) enum Waiter {
     /// An awaitable of an event loop.
     Loop(Link),
     /// A `carpool.Future`, and the thread that submits it while it waits for room.
-    Future { future: Py<PyAny>, let_in: Waker, engine: Arc<Shared> },
+    Future { future: Held, let_in: Waker, engine: Arc<Shared> },
+}
+
+/// A future that its request keeps alive until it has ended. Future and request refer to each other, so
+/// the request lets go as soon as it can.
+pub(crate) struct Held(Mutex<Option<Py<PyAny>>>);
+
+impl Held {
+    pub(crate) fn new(future: Py<PyAny>) -> Self {
+        Self(Mutex::new(Some(future)))
+    }
+
+    /// Lets go; the first caller gets the future.
+    pub(crate) fn take(&self) -> Option<Py<PyAny>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// The requests of one routing step whose callers are to be told.
@@ -108,7 +123,7 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
         if let Waiter::Loop(link) = request.waiter() {
             let answer = request.reply().take().unwrap_or(Answer::Failure(Failure::Expired));
             if let Some(ready) = link.settle(py, answer) {
-                if link.port.get().push(ready) {
+                if link.port.get().push(Ready::Done(ready)) {
                     ports.push(&link.port);
                 }
             }
@@ -120,6 +135,7 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
     for request in requests {
         if let Waiter::Future { future, engine, .. } = request.waiter() {
             let answer = request.reply().take().unwrap_or(Answer::Failure(Failure::Expired));
+            let Some(future) = future.take() else { continue };
             let told = match errors::outcome(py, engine, answer) {
                 Ok(value) => future.call_method1(py, "_resolve", (value,)),
                 Err(error) => future.call_method1(py, "_reject", (error,)),

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::batch::Batch;
-use crate::border::{Answer, Payload, PyBorder, Waiter};
+use crate::border::{Answer, Held, Payload, PyBorder, Waiter};
 use crate::port::{Port, inside_loop};
 use crate::pump::{Pump, Pumps};
 use crate::run::{self, Chain};
@@ -347,7 +347,7 @@ impl Engine {
         let payload = Payload { item, owner, origin };
         with_parker(|parker| {
             let let_in = parker.waker().clone();
-            let waiter = Waiter::Future { future, let_in, engine: shared.clone() };
+            let waiter = Waiter::Future { future: Held::new(future), let_in, engine: shared.clone() };
             let ticket = shared.submit(py, payload, waiter, announce)?;
             if let Some(pump) = pump {
                 Pump::nudge(pump.bind(py))?;
@@ -524,9 +524,13 @@ impl Ticket {
 impl Ticket {
     /// Gives up. True if the request was not sealed yet: then the handler never sees it.
     fn cancel(&self) -> bool {
-        let (met, payload) = self.ticket.cancel();
+        let (met, payload) = self.ticket.withdraw();
         drop(payload);
-        matches!(met, Cancelled::Pending | Cancelled::InLobby)
+        let ended = matches!(met, Cancelled::Pending | Cancelled::InLobby);
+        if let (true, Waiter::Future { future, .. }) = (ended, self.ticket.request().waiter()) {
+            drop(future.take());
+        }
+        ended
     }
 
     /// True while the request can still be cancelled.
@@ -557,6 +561,14 @@ impl Ticket {
     /// Refuses (WouldDeadlock) a wait that could never end.
     fn check_wait(&self, py: Python<'_>) -> PyResult<()> {
         self.engine.check_wait(py, "waiting for the result")
+    }
+
+    /// Refuses (WouldDeadlock) to await the request inside the handler that has to answer it.
+    fn check_chain(&self, py: Python<'_>) -> PyResult<()> {
+        match run::current(py) {
+            Some(chain) => self.engine.check_chain(py, &chain),
+            None => Ok(()),
+        }
     }
 
     /// Logs that `error` reached nobody.

@@ -11,7 +11,24 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
 
-use crate::awaitable::Ready;
+use crate::awaitable::Done;
+
+/// What is to be called from the loop.
+pub(crate) enum Ready {
+    /// The callbacks of an awaitable that became done.
+    Done(Done),
+    /// A callable without arguments.
+    Call(Py<PyAny>),
+}
+
+impl Ready {
+    fn call(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Done(done) => done.wake(py),
+            Self::Call(callable) => callable.call0(py).map(drop),
+        }
+    }
+}
 
 /// How many tasks one scheduled call wakes before it lets the loop do other things.
 const AT_ONCE: usize = 1024;
@@ -189,8 +206,8 @@ impl Port {
             port.put_back(slf, ready.split_off(AT_ONCE));
         }
         let mut ready = ready.into_iter();
-        while let Some(awaitable) = ready.next() {
-            let Err(error) = awaitable.wake(slf.py()) else { continue };
+        while let Some(next) = ready.next() {
+            let Err(error) = next.call(slf.py()) else { continue };
             let py = slf.py();
             if error.is_instance_of::<PyKeyboardInterrupt>(py)
                 || error.is_instance_of::<PySystemExit>(py)
@@ -226,6 +243,20 @@ impl Port {
 
 #[pymethods]
 impl Port {
+    /// The port of the event loop that runs in this thread; None outside of one.
+    #[staticmethod]
+    fn here(py: Python<'_>) -> PyResult<Option<Py<Port>>> {
+        Self::current(py)
+    }
+
+    /// Has `callable()` called from the loop; from any thread. However many come before the loop's next
+    /// round, it is woken once. On a closed loop nothing happens.
+    fn post(slf: &Bound<'_, Self>, callable: Py<PyAny>) {
+        if slf.get().push(Ready::Call(callable)) {
+            Self::schedule(slf);
+        }
+    }
+
     fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::flush(slf)
     }
