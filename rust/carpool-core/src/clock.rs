@@ -1,8 +1,7 @@
 //! Time is an argument: monotonic nanoseconds from a clock that the border names.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 /// Monotonic nanoseconds since an origin that is fixed per process.
 pub type Nanos = u64;
@@ -20,16 +19,31 @@ pub trait Clock: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
-fn origin() -> Instant {
-    static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    *ORIGIN.get_or_init(Instant::now)
-}
-
+/// The origin is the machine's own: a submit reads the clock, and turning two moments into a distance
+/// would cost it a tenth of its time.
+#[cfg(target_os = "linux")]
 impl Clock for SystemClock {
     #[inline]
     fn now(&self) -> Nanos {
+        let mut moment = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: the call writes one timespec to the place it is given; this clock cannot fail.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut moment) };
+        // 584 years fit; neither part is negative.
+        moment.tv_sec as Nanos * 1_000_000_000 + moment.tv_nsec as Nanos
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Clock for SystemClock {
+    #[inline]
+    fn now(&self) -> Nanos {
+        use std::time::Instant;
+        static ORIGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         // 584 years fit; the cast cannot lose anything that matters.
-        origin().elapsed().as_nanos() as Nanos
+        ORIGIN.get_or_init(Instant::now).elapsed().as_nanos() as Nanos
     }
 }
 

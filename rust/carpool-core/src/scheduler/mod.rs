@@ -275,6 +275,10 @@ impl<B: Border> State<B> {
         now: Nanos,
         out: &mut Outbox<B>,
     ) -> (u64, Decision) {
+        if self.free_slots == 0 {
+            // Whatever is pending: the policy would say the same, after a look at all of it.
+            return (0, Decision::NO_SLOT);
+        }
         let limits = &shared.limits;
         let draining = self.phase != Phase::Open;
         let waited = now.checked_sub(limits.wait);

@@ -16,7 +16,17 @@ SCHEDULER = "scheduler/mod.rs"
 LIVES = [
     life("leaves-early", POLICY, "} else if now >= due {", "} else if now + 1 >= due {"),
     life("leaves-late", POLICY, "} else if now >= due {", "} else if now > due {"),
-    life("seals-while-busy", POLICY, "    if free_slots == 0 {\n", "    if false {\n"),
+    life(
+        "seals-while-busy",
+        POLICY,
+        "    if free_slots == 0 {\n",
+        "    if false {\n",
+        SCHEDULER,
+        "        if self.free_slots == 0 {\n            // Whatever",
+        "        if false {\n            // Whatever",
+        "            self.free_slots -= 1;\n",
+        "            self.free_slots = self.free_slots.wrapping_sub(1);\n",
+    ),
     life("waits-though-full", POLICY, "if view.count >= size {", "if view.count > size {"),
     life("waits-though-draining", POLICY, "} else if view.draining {", "} else if false {"),
     life("waits-though-the-budget-is-used", POLICY, "view.cost >= limits", "view.cost > limits"),
