@@ -20,7 +20,8 @@ class Binding:
     """
 
     def __init__(self, function: Callable[..., Any], name: str, *, bound: bool) -> None:
-        parameters = list(inspect.signature(function).parameters.values())
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())
         if bound and parameters and parameters[0].kind in _POSITIONAL:
             parameters = parameters[1:]
         for parameter in parameters:
@@ -35,7 +36,10 @@ class Binding:
             )
         self.name = name
         self.parameters = parameters
-        self.signature = inspect.Signature([_of_one_item(one) for one in parameters])
+        self.signature = inspect.Signature(
+            [one.replace(annotation=_of_one(one.annotation)) for one in parameters],
+            return_annotation=_of_one(signature.return_annotation),
+        )
         self.one = len(parameters) == 1
         #: One positional argument is the item itself: nothing to bind.
         self.simple = self.one and parameters[0].kind in _POSITIONAL
@@ -64,11 +68,10 @@ class Binding:
         return columns[: self._positional], by_name
 
 
-def _of_one_item(parameter: inspect.Parameter) -> inspect.Parameter:
-    """The parameter as a caller sees it: `list[A]` takes an A."""
-    annotation = parameter.annotation
+def _of_one(annotation: Any) -> Any:
+    """What a caller sees of an annotation: of `list[A]`, A."""
     if typing.get_origin(annotation) is list:
-        (annotation,) = typing.get_args(annotation)
-    elif isinstance(annotation, str) and annotation.startswith("list[") and annotation[-1] == "]":
-        annotation = annotation[5:-1]
-    return parameter.replace(annotation=annotation)
+        return typing.get_args(annotation)[0]
+    if isinstance(annotation, str) and annotation.startswith("list[") and annotation[-1] == "]":
+        return annotation[5:-1]
+    return annotation

@@ -7,11 +7,13 @@ from contextvars import ContextVar
 from types import GenericAlias
 from typing import Any, Generic, Literal, TypeVar, final
 
+from typing_extensions import disjoint_base
+
 from ._types import Reason, Rows
 
-A = TypeVar("A")
-B = TypeVar("B")
-R_co = TypeVar("R_co", covariant=True)
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+_R_co = TypeVar("_R_co", covariant=True)
 
 __version__: str
 
@@ -22,22 +24,22 @@ def forked() -> None:
     """Marks this process as a forked child: every engine belongs to its parent."""
 
 @final
-class Awaitable(Coroutine[Any, Any, R_co], Generic[R_co]):
+class Awaitable(Coroutine[Any, Any, _R_co], Generic[_R_co]):
     """The answer to come of one request: a future and coroutine-like object."""
 
     @property
     def _asyncio_future_blocking(self) -> bool: ...
     @_asyncio_future_blocking.setter
     def _asyncio_future_blocking(self, value: bool) -> None: ...
-    def __await__(self) -> Generator[Any, Any, R_co]: ...
-    def __iter__(self) -> Generator[Any, Any, R_co]: ...
+    def __await__(self) -> Generator[Any, Any, _R_co]: ...
+    def __iter__(self) -> Generator[Any, Any, _R_co]: ...
     def __next__(self) -> Any: ...
     def send(self, value: Any, /) -> Any: ...
     def throw(self, typ: Any, val: Any = None, tb: Any = None, /) -> Any: ...
     def close(self) -> None: ...
     def done(self) -> bool: ...
     def cancelled(self) -> bool: ...
-    def result(self) -> R_co: ...
+    def result(self) -> _R_co: ...
     def exception(self) -> BaseException | None: ...
     def cancel(self, msg: object = None) -> bool: ...
     def add_done_callback(self, fn: Callable[[Any], object], *, context: Any = None) -> None: ...
@@ -46,14 +48,14 @@ class Awaitable(Coroutine[Any, Any, R_co], Generic[R_co]):
     def _make_cancelled_error(self) -> BaseException: ...
 
 @final
-class Batch(Generic[A, B]):
+class Batch(Generic[_A, _B]):
     """Requests that leave together; closed for ever.
 
     Each is answered exactly once; a batch that is dropped before fails the rest with `BatchAbandoned`.
     """
 
     @property
-    def items(self) -> list[A]:
+    def items(self) -> list[_A]:
         """The items, in order of arrival."""
     @property
     def reason(self) -> Reason:
@@ -70,7 +72,7 @@ class Batch(Generic[A, B]):
     def _run(self) -> Run: ...
     def __len__(self) -> int: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
-    def complete(self, results: Rows[B | Exception], /) -> None:
+    def complete(self, results: Rows[_B | Exception], /) -> None:
         """Answers every request with its row of `results`: a list, array or tensor of as many rows.
 
         A row that is an exception fails its request alone. Rows of arrays and tensors are copied.
@@ -84,7 +86,7 @@ class Batch(Generic[A, B]):
 
         Raises AlreadyAnswered if there is none.
         """
-    def set(self, index: int, result: B, /) -> None:
+    def set(self, index: int, result: _B, /) -> None:
         """Answers one request. Raises IndexError, AlreadyAnswered."""
     def fail_item(self, index: int, error: BaseException, /) -> None:
         """Fails one request. Raises IndexError, AlreadyAnswered."""
@@ -144,13 +146,13 @@ class Port:
     def post(self, callable: Callable[[], object]) -> None:
         """Has `callable()` called from the loop; from any thread, with one wake for many."""
 
-    def __call__(self) -> None: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> None: ...
 
 @final
 class Pump:
     """One event loop's slot in one batcher; calling it runs what is due."""
 
-    def __call__(self) -> None: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> None: ...
 
 @final
 class Engine:
@@ -216,6 +218,7 @@ class Engine:
     def now(self) -> int:
         """Monotonic nanoseconds of the core's clock."""
 
+@disjoint_base
 class Call:
     """Base class of decorated functions, and of methods bound to an instance."""
 
@@ -227,3 +230,5 @@ class Call:
     def acall(self, *args: Any, **kwargs: Any) -> Any:
         """An awaitable of one result, from any event loop."""
     def _bind(self, *args: Any, **kwargs: Any) -> Any: ...
+    def _become_method(self) -> None: ...
+    def _of_instance(self, args: tuple[Any, ...], /) -> tuple[Any, tuple[Any, ...]]: ...

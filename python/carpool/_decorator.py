@@ -63,6 +63,15 @@ class Plan:
         self.free = Binding(function, self.label, bound=self.kind == "classmethod")
 
     @functools.cached_property
+    def looks(self) -> dict[str, Any]:
+        """What a decorated function shows of the one it wraps."""
+        names = functools.WRAPPER_ASSIGNMENTS
+        looks = {one: getattr(self.function, one) for one in names if hasattr(self.function, one)}
+        looks.update(vars(self.function) if inspect.isfunction(self.function) else {})
+        looks["__qualname__"] = looks.get("__qualname__", self.label).removesuffix(_SUFFIX)
+        return {**looks, "__wrapped__": self.function}
+
+    @functools.cached_property
     def bound(self) -> Binding:
         """How calls of a method bind, `self` being given."""
         return Binding(self.function, self.label, bound=True)
@@ -98,8 +107,8 @@ class _Decorated(Call, Lifecycle):
     _binding: Binding
     _bound: tuple[Any, ...]
     _instances: _Instances
-    #: Known to be a method, from the class body.
-    _in_class = False
+    #: An unbound method: calls bring the instance along.
+    _is_method = False
     __wrapped__: Callable[..., Any]
     __signature__: inspect.Signature
 
@@ -113,8 +122,7 @@ class _Decorated(Call, Lifecycle):
         made._station = made._branch.station
         if not bound:
             made._instances = _Instances()
-            functools.update_wrapper(made, plan.function)
-        made.__signature__ = binding.signature
+        made.__dict__.update(plan.looks, __signature__=binding.signature)
         return made
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -125,6 +133,9 @@ class _Decorated(Call, Lifecycle):
             QueueFull, BatcherClosed: it was refused.
             WouldDeadlock: it would wait for room where that can never come.
         """
+        if self._is_method:
+            bound, rest = self._of_instance(args)
+            return bound.submit(*rest, **kwargs)  # type: ignore[no-any-return]
         item = self._bind(*args, **kwargs)
         if self._plan.executor == "caller":
             self._station.start()
@@ -158,7 +169,9 @@ class _Decorated(Call, Lifecycle):
     # ------------------------------------------------------------------------------- methods
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._in_class = self._plan.kind == "function"
+        if self._plan.kind == "function":
+            self._become_method()
+            self._is_method = True
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if self._bound or self._plan.kind == "staticmethod":

@@ -83,7 +83,8 @@ def private_copy(original: BaseException) -> BaseException:
         if twin is not None:
             twin.__traceback__ = None
             twin.__context__ = None
-            twin.__cause__ = original
+            # A SetupError is the batcher's own; what its callers look for is what setup raised.
+            twin.__cause__ = original.__cause__ if type(original) is SetupError else original
             return twin
     error = HandlerError(f"the handler raised {type(original).__name__}: {_text(original)}")
     error.__cause__ = original
@@ -97,7 +98,26 @@ def _twin(original: Exception) -> Exception | None:
         return None
     if twin is original or type(twin) is not type(original) or twin.args != original.args:
         return None
+    # What exceptions pickle and copy by, their __dict__, leaves out slots.
+    for kind in type(original).__mro__:
+        for name in _slots(kind):
+            if hasattr(original, name):
+                try:
+                    setattr(twin, name, getattr(original, name))
+                except Exception:
+                    return None
     return twin
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = kind.__dict__.get("__slots__", ())
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    private = f"_{kind.__name__.lstrip('_')}"
+    return tuple(
+        private + name if name.startswith("__") and not name.endswith("__") else name
+        for name in names
+        if name not in ("__dict__", "__weakref__")
+    )
 
 
 def _text(error: BaseException) -> str:

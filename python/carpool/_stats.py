@@ -30,6 +30,10 @@ class Histogram:
         if not 0 <= p <= 100:
             raise ValueError(f"a percentile is from 0 to 100, not {p!r}")
         rank = min(max(math.ceil(p / 100 * self.count), 1), self.count)
+        if rank == self.count:
+            return self.max
+        if rank == 1:
+            return self.min
         seen = 0
         for value, count in self.buckets:
             seen += count
@@ -70,7 +74,7 @@ class Stats:
     cancelled: int = 0
     #: Refused at the call: queue full, or closed.
     rejected: int = 0
-    #: Waiting for a batch, or for room in the queue.
+    #: In the queue, waiting for a batch; those that wait for room are not in it yet.
     pending: int = 0
     #: In a batch, unanswered.
     in_flight: int = 0

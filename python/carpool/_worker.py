@@ -126,13 +126,14 @@ class Handler:
         self, batch: Batch[Any, Any], engine: Engine, binding: Binding, bound: tuple[Any, ...]
     ) -> None:
         """Runs a batch on the running event loop: at once, or for `async def` as a task of its own."""
-        if not self.is_async:
-            # Raised further, a KeyboardInterrupt would tear down the loop of all other callers.
-            with contextlib.suppress(KeyboardInterrupt):
+        # Raised further, a KeyboardInterrupt would tear down the loop of all other callers.
+        with contextlib.suppress(KeyboardInterrupt):
+            if not self.is_async:
                 self.run(batch, engine, binding, bound, self.desk)
-            return
-        if not self._ready(batch, engine, self.desk):
-            return
+            elif self._ready(batch, engine, self.desk):
+                self._start(batch, binding, bound)
+
+    def _start(self, batch: Batch[Any, Any], binding: Binding, bound: tuple[Any, ...]) -> None:
         import asyncio
 
         positional, by_name = binding.lists(batch.items)

@@ -119,8 +119,13 @@ impl<B: Border> Batch<B> {
 
     /// Answers what is unanswered.
     pub fn answer_rest(&mut self, mut answer: impl FnMut(usize) -> B::Answer) -> Outgoing<B> {
-        let open: Vec<_> = (0..self.len()).filter(|&index| !self.answered[index]).collect();
-        let answers: Vec<_> = open.into_iter().map(|index| (index, answer(index))).collect();
+        let open: Vec<_> = (0..self.len())
+            .filter(|&index| !self.answered[index])
+            .collect();
+        let answers: Vec<_> = open
+            .into_iter()
+            .map(|index| (index, answer(index)))
+            .collect();
         self.prepare(answers)
     }
 
@@ -136,7 +141,12 @@ impl<B: Border> Batch<B> {
             delivery.add(self.requests[index].handle(), answer);
         }
         let ended = (self.left == 0 && !delivery.is_empty()).then_some(self.sealed);
-        Outgoing { shared: self.shared.clone(), delivery, ended, payloads }
+        Outgoing {
+            shared: self.shared.clone(),
+            delivery,
+            ended,
+            payloads,
+        }
     }
 }
 

@@ -90,9 +90,7 @@ impl<B: Border> Batcher<B> {
     pub fn is_idle(&self) -> bool {
         let shared = &self.shared;
         shared.locked(|state, _| {
-            state.counters.in_flight == 0
-                && state.lobby.is_empty()
-                && shared.admission.count() == 0
+            state.counters.in_flight == 0 && state.lobby.is_empty() && shared.admission.count() == 0
         })
     }
 
@@ -146,14 +144,9 @@ impl<B: Border> Batcher<B> {
     /// All figures now.
     pub fn snapshot(&self) -> Snapshot {
         let shared = &self.shared;
-        let (counters, pending) = shared.locked(|state, _| {
-            let lobby = state
-                .lobby
-                .iter()
-                .filter(|handle| handle.reply.is_in_lobby())
-                .count();
-            (state.counters.clone(), shared.admission.count() + lobby)
-        });
+        // Who waits for room is not in yet: counted once admitted, or given up.
+        let (counters, pending) =
+            shared.locked(|state, _| (state.counters.clone(), shared.admission.count()));
         let cancelled = shared.cancelled.load(Relaxed) + counters.forsaken;
         let rejected = shared.rejected.load(Relaxed);
         let pending = pending as u64;

@@ -89,7 +89,11 @@ impl<B: Border> Request<B> {
     /// Ends the caller's interest, in flight too if `forsake`; with it, the payload where the request
     /// never reached a batch.
     pub(crate) fn cancel(&self, forsake: bool) -> (Cancelled, Option<B::Payload>) {
-        let met = if forsake { self.reply.cancel() } else { self.reply.withdraw() };
+        let met = if forsake {
+            self.reply.cancel()
+        } else {
+            self.reply.withdraw()
+        };
         let payload = if matches!(met, Cancelled::InLobby | Cancelled::Pending) {
             // SAFETY: this thread won the swap away from a claimable state: no claimer, no other
             // canceller and no expirer can own the payload.

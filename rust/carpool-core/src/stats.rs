@@ -88,6 +88,14 @@ impl Histogram {
     /// The value that `p` per cent of all do not exceed (nearest rank), within 1/16; 0 without any.
     pub fn percentile(&self, p: f64) -> f64 {
         let rank = ((p / 100.0 * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
+        if rank == 1 || rank >= self.count {
+            let exact = if rank >= self.count {
+                self.max
+            } else {
+                self.min()
+            };
+            return exact as f64;
+        }
         let mut seen = 0;
         for (bucket, &n) in self.counts.iter().enumerate() {
             seen += n;
@@ -135,7 +143,7 @@ pub struct Snapshot {
     pub cancelled: u64,
     /// Refused at submit.
     pub rejected: u64,
-    /// Waiting for a batch, or for room in the queue.
+    /// Waiting for a batch.
     pub pending: u64,
     /// In a sealed batch, unanswered.
     pub in_flight: u64,

@@ -122,7 +122,11 @@ unsafe fn run(py: Python<'_>, callback: Callback, this: *mut Awaitable) -> PyRes
             Err(PyErr::fetch(py))
         } else {
             let returned = ffi::PyObject_CallOneArg(call, this.cast());
-            let error = if returned.is_null() { Some(PyErr::fetch(py)) } else { None };
+            let error = if returned.is_null() {
+                Some(PyErr::fetch(py))
+            } else {
+                None
+            };
             ffi::Py_XDECREF(returned);
             let left = ffi::PyContext_Exit(context);
             match error {
@@ -210,7 +214,11 @@ pub(crate) fn make(
     // SAFETY: a new reference to an object whose fields are all valid; if `submit` fails it is freed
     // like any other.
     let owned = unsafe { Bound::from_owned_ptr(py, this.cast()) };
-    let link = Link { awaitable: AtomicPtr::new(this), port, engine: engine.clone() };
+    let link = Link {
+        awaitable: AtomicPtr::new(this),
+        port,
+        engine: engine.clone(),
+    };
     let ticket = submit(Waiter::Loop(link))?;
     // SAFETY: attached; `owned` keeps the object alive.
     unsafe {
@@ -238,7 +246,9 @@ unsafe fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
     let fast = |function: ffi::PyCFunctionFastWithKeywords| ffi::PyMethodDefPointer {
         PyCFunctionFastWithKeywords: function,
     };
-    let plain = |function: ffi::PyCFunction| ffi::PyMethodDefPointer { PyCFunction: function };
+    let plain = |function: ffi::PyCFunction| ffi::PyMethodDefPointer {
+        PyCFunction: function,
+    };
     let method = |name: &'static std::ffi::CStr, meth, flags, doc: &'static std::ffi::CStr| {
         ffi::PyMethodDef {
             ml_name: name.as_ptr(),
@@ -248,17 +258,72 @@ unsafe fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
         }
     };
     let methods = vec![
-        method(c"send", plain(send), ffi::METH_O, c"Go on as a coroutine would."),
-        method(c"throw", fast(throw), keywords, c"Raise the given exception here."),
-        method(c"close", plain(close), ffi::METH_NOARGS, c"Nothing to clean up."),
-        method(c"done", plain(done), ffi::METH_NOARGS, c"Whether it has ended."),
-        method(c"cancelled", plain(cancelled), ffi::METH_NOARGS, c"Whether it was cancelled."),
-        method(c"result", plain(result), ffi::METH_NOARGS, c"The result, or its exception raised."),
-        method(c"exception", plain(exception), ffi::METH_NOARGS, c"The exception, or None."),
-        method(c"cancel", fast(cancel), keywords, c"Give up; False when it has ended already."),
-        method(c"add_done_callback", fast(add_done_callback), keywords, c"Call back at the end."),
-        method(c"remove_done_callback", plain(remove_done_callback), ffi::METH_O, c"Do not."),
-        method(c"get_loop", plain(get_loop), ffi::METH_NOARGS, c"The event loop it belongs to."),
+        method(
+            c"send",
+            plain(send),
+            ffi::METH_O,
+            c"Go on as a coroutine would.",
+        ),
+        method(
+            c"throw",
+            fast(throw),
+            keywords,
+            c"Raise the given exception here.",
+        ),
+        method(
+            c"close",
+            plain(close),
+            ffi::METH_NOARGS,
+            c"Nothing to clean up.",
+        ),
+        method(
+            c"done",
+            plain(done),
+            ffi::METH_NOARGS,
+            c"Whether it has ended.",
+        ),
+        method(
+            c"cancelled",
+            plain(cancelled),
+            ffi::METH_NOARGS,
+            c"Whether it was cancelled.",
+        ),
+        method(
+            c"result",
+            plain(result),
+            ffi::METH_NOARGS,
+            c"The result, or its exception raised.",
+        ),
+        method(
+            c"exception",
+            plain(exception),
+            ffi::METH_NOARGS,
+            c"The exception, or None.",
+        ),
+        method(
+            c"cancel",
+            fast(cancel),
+            keywords,
+            c"Give up; False when it has ended already.",
+        ),
+        method(
+            c"add_done_callback",
+            fast(add_done_callback),
+            keywords,
+            c"Call back at the end.",
+        ),
+        method(
+            c"remove_done_callback",
+            plain(remove_done_callback),
+            ffi::METH_O,
+            c"Do not.",
+        ),
+        method(
+            c"get_loop",
+            plain(get_loop),
+            ffi::METH_NOARGS,
+            c"The event loop it belongs to.",
+        ),
         method(
             c"_make_cancelled_error",
             plain(make_cancelled_error),
@@ -370,7 +435,9 @@ unsafe fn raise_error(this: *mut Awaitable) {
 }
 
 fn asyncio_error(py: Python<'_>, name: &str, text: &str) -> PyErr {
-    let class = py.import("asyncio").and_then(|asyncio| asyncio.getattr(name));
+    let class = py
+        .import("asyncio")
+        .and_then(|asyncio| asyncio.getattr(name));
     match class.and_then(|class| class.call1((text,))) {
         Ok(error) => PyErr::from_value(error),
         Err(error) => error,
@@ -546,7 +613,11 @@ unsafe fn arguments<'py>(
             std::slice::from_raw_parts(args, count + extra)
         };
         let (positional, by_name) = all.split_at(count);
-        Ok(Arguments { positional, names, by_name })
+        Ok(Arguments {
+            positional,
+            names,
+            by_name,
+        })
     }
 }
 
@@ -556,7 +627,9 @@ impl<'py> Arguments<'py> {
         if let Some(&found) = self.positional.get(position) {
             return Ok(Some(found));
         }
-        let Some(names) = &self.names else { return Ok(None) };
+        let Some(names) = &self.names else {
+            return Ok(None);
+        };
         for (at, known) in names.iter().enumerate() {
             if known.extract::<&str>()? == name {
                 return Ok(Some(self.by_name[at]));
@@ -577,10 +650,15 @@ unsafe extern "C" fn throw(
         entered(null_mut(), |py| {
             let given = arguments(py, args, count, names)?;
             let Some(&kind) = given.positional.first() else {
-                return Err(pyo3::exceptions::PyTypeError::new_err("throw needs an exception"));
+                return Err(pyo3::exceptions::PyTypeError::new_err(
+                    "throw needs an exception",
+                ));
             };
             let kind = Bound::from_borrowed_ptr(py, kind);
-            let value = given.positional.get(1).map(|&value| Bound::from_borrowed_ptr(py, value));
+            let value = given
+                .positional
+                .get(1)
+                .map(|&value| Bound::from_borrowed_ptr(py, value));
             let value = value.filter(|value| !value.is_none());
             let error = if ffi::PyExceptionInstance_Check(kind.as_ptr()) != 0 {
                 kind
@@ -601,10 +679,7 @@ unsafe extern "C" fn throw(
     }
 }
 
-unsafe extern "C" fn close(
-    _this: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
+unsafe extern "C" fn close(_this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: attached; None is immortal enough.
     unsafe { new_ref(ffi::Py_None()) }
 }
@@ -627,7 +702,11 @@ unsafe extern "C" fn result(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> 
     unsafe {
         if (*this.cast::<Awaitable>()).state == State::Pending {
             return entered(null_mut(), |py| {
-                Err(asyncio_error(py, "InvalidStateError", "the result is not there yet"))
+                Err(asyncio_error(
+                    py,
+                    "InvalidStateError",
+                    "the result is not there yet",
+                ))
             });
         }
         match step(this.cast()) {
@@ -646,7 +725,11 @@ unsafe extern "C" fn exception(
         let object = this.cast::<Awaitable>();
         match (*object).state {
             State::Pending => entered(null_mut(), |py| {
-                Err(asyncio_error(py, "InvalidStateError", "the exception is not there yet"))
+                Err(asyncio_error(
+                    py,
+                    "InvalidStateError",
+                    "the exception is not there yet",
+                ))
             }),
             State::Value => new_ref(ffi::Py_None()),
             State::Error => {
@@ -665,7 +748,11 @@ unsafe extern "C" fn make_cancelled_error(
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: as for `done`.
-    unsafe { entered(null_mut(), |py| Ok(cancelled_error(py, this.cast())?.into_ptr())) }
+    unsafe {
+        entered(null_mut(), |py| {
+            Ok(cancelled_error(py, this.cast())?.into_ptr())
+        })
+    }
 }
 
 unsafe extern "C" fn get_loop(
@@ -735,7 +822,9 @@ unsafe extern "C" fn add_done_callback(
             let object = this.cast::<Awaitable>();
             let given = arguments(py, args, count, names)?;
             let Some(call) = given.get(0, "fn")? else {
-                return Err(pyo3::exceptions::PyTypeError::new_err("a callback is needed"));
+                return Err(pyo3::exceptions::PyTypeError::new_err(
+                    "a callback is needed",
+                ));
             };
             let context = match given.get(1, "context")? {
                 Some(context) if context != ffi::Py_None() => new_ref(context),
@@ -747,7 +836,10 @@ unsafe extern "C" fn add_done_callback(
                     copy
                 }
             };
-            let callback = Callback { call: new_ref(call), context };
+            let callback = Callback {
+                call: new_ref(call),
+                context,
+            };
             if (*object).first.is_none() {
                 (*object).first = Some(callback);
             } else {
@@ -762,7 +854,10 @@ unsafe extern "C" fn add_done_callback(
                 // Done already: the loop calls back, as asyncio's futures have it.
                 ffi::Py_INCREF(this);
                 let port = link.port.clone_ref(py);
-                if port.get().push(Ready::Done(Done(NonNull::new_unchecked(object)))) {
+                if port
+                    .get()
+                    .push(Ready::Done(Done(NonNull::new_unchecked(object))))
+                {
                     Port::schedule(port.bind(py));
                 }
             }
@@ -814,10 +909,7 @@ unsafe extern "C" fn remove_done_callback(
     }
 }
 
-unsafe extern "C" fn get_blocking(
-    this: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
+unsafe extern "C" fn get_blocking(this: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: as for `done`.
     unsafe { ffi::PyBool_FromLong((*this.cast::<Awaitable>()).blocking.into()) }
 }
@@ -942,7 +1034,9 @@ unsafe extern "C" fn dealloc(this: *mut ffi::PyObject) {
 impl Awaitable {
     /// Nobody holds the awaitable any more: cancels the request, or says that an error was lost.
     fn give_up(&mut self, py: Python<'_>) {
-        let Some(ticket) = self.ticket.as_ref() else { return };
+        let Some(ticket) = self.ticket.as_ref() else {
+            return;
+        };
         let Some(link) = self.link() else { return };
         link.awaitable.store(null_mut(), Ordering::Relaxed);
         match self.state {

@@ -38,7 +38,9 @@ impl Batch {
         let owner = core.payload(0).map(|payload| payload.owner.clone_ref(py));
         let mut origins: Vec<Arc<Chain>> = Vec::new();
         for index in 0..core.len() {
-            let origin = core.payload(index).and_then(|payload| payload.origin.as_ref());
+            let origin = core
+                .payload(index)
+                .and_then(|payload| payload.origin.as_ref());
             if let Some(origin) = origin {
                 if !origins.iter().any(|known| Arc::ptr_eq(known, origin)) {
                     origins.push(origin.clone());
@@ -63,7 +65,9 @@ impl Batch {
     /// Whose handler runs it; None for a custom loop.
     pub(crate) fn owner(&self, py: Python<'_>) -> Py<PyAny> {
         let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
-        owner.as_ref().map_or_else(|| py.None(), |owner| owner.clone_ref(py))
+        owner
+            .as_ref()
+            .map_or_else(|| py.None(), |owner| owner.clone_ref(py))
     }
 
     fn core(&self) -> MutexGuard<'_, ManuallyDrop<Core>> {
@@ -90,7 +94,11 @@ impl Batch {
         }
         outgoing.send();
         if last {
-            let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let owner = self
+                .owner
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             drop(owner);
             // A slot is free.
             self.engine.pumps.wake_parked(py);
@@ -114,7 +122,9 @@ impl Batch {
 
     /// Fails what is unanswered.
     pub(crate) fn fail_rest(&self, py: Python<'_>, error: &Py<PyAny>) {
-        let outgoing = self.core().answer_rest(|_| Answer::Raised(error.clone_ref(py)));
+        let outgoing = self
+            .core()
+            .answer_rest(|_| Answer::Raised(error.clone_ref(py)));
         self.send(py, outgoing);
     }
 
@@ -179,12 +189,16 @@ impl Batch {
     }
 
     fn __repr__(&self) -> String {
-        format!("<carpool.Batch of {} for {}, {}>", self.len, self.engine.name, self.reason)
+        format!(
+            "<carpool.Batch of {} for {}, {}>",
+            self.len, self.engine.name, self.reason
+        )
     }
 
     /// Answers every request with its row of `results`: a list, array or tensor of as many rows. A
     /// row that is an exception fails its request alone. A wrong number or kind fails every
     /// unanswered request with BatchLengthError and raises it here.
+    #[pyo3(signature = (results, /))]
     fn complete(&self, py: Python<'_>, results: &Bound<'_, PyAny>) -> PyResult<()> {
         let exact = results.cast_exact::<PyList>();
         let rows = match exact {
@@ -209,6 +223,7 @@ impl Batch {
     }
 
     /// Fails every request that is unanswered; each caller gets an exception of its own.
+    #[pyo3(signature = (error, /))]
     fn fail(&self, py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<()> {
         check_exception(error)?;
         if self.core().left() == 0 {
@@ -220,22 +235,38 @@ impl Batch {
     }
 
     /// Answers one request.
-    fn set(&self, py: Python<'_>, index: &Bound<'_, PyAny>, result: Bound<'_, PyAny>) -> PyResult<()> {
+    #[pyo3(signature = (index, result, /))]
+    fn set(
+        &self,
+        py: Python<'_>,
+        index: &Bound<'_, PyAny>,
+        result: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         self.answer_one(py, index, Self::answer(result))
     }
 
     /// Fails one request.
-    fn fail_item(&self, py: Python<'_>, index: &Bound<'_, PyAny>, error: Bound<'_, PyAny>) -> PyResult<()> {
+    #[pyo3(signature = (index, error, /))]
+    fn fail_item(
+        &self,
+        py: Python<'_>,
+        index: &Bound<'_, PyAny>,
+        error: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         check_exception(&error)?;
         self.answer_one(py, index, Answer::Raised(error.unbind()))
     }
 
     #[classmethod]
+    #[pyo3(signature = (item, /))]
     fn __class_getitem__<'py>(
         cls: &Bound<'py, PyType>,
         item: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        cls.py().import("types")?.getattr("GenericAlias")?.call1((cls, item))
+        cls.py()
+            .import("types")?
+            .getattr("GenericAlias")?
+            .call1((cls, item))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
@@ -257,15 +288,12 @@ impl Batch {
         results: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyList>> {
         let rows = py.import("carpool._rows")?.getattr("rows")?;
-        Ok(rows.call1((results, self.len, &self.engine.name))?.cast_into::<PyList>()?)
+        Ok(rows
+            .call1((results, self.len, &self.engine.name))?
+            .cast_into::<PyList>()?)
     }
 
-    fn answer_one(
-        &self,
-        py: Python<'_>,
-        index: &Bound<'_, PyAny>,
-        answer: Answer,
-    ) -> PyResult<()> {
+    fn answer_one(&self, py: Python<'_>, index: &Bound<'_, PyAny>, answer: Answer) -> PyResult<()> {
         let at = match index.extract::<isize>() {
             Ok(at) if at < 0 => usize::try_from(at + self.len as isize).unwrap_or(usize::MAX),
             Ok(at) => at as usize,
@@ -290,14 +318,17 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        if self.engine.epoch == epoch() {
-            if self.ended() {
-                return;
-            }
+        if self.engine.epoch != epoch() {
+            // A batch of the parent process is left alone: locks of its batcher may be held by threads
+            // that do not exist in this one.
+            return;
+        }
+        if !self.ended() {
             Python::attach(|py| self.abandon(py));
         }
-        // A batch of the parent process is left alone here: locks of its batcher may be held by threads
-        // that do not exist in this one.
+        let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: here only, and the batch is not used afterwards.
+        unsafe { ManuallyDrop::drop(core) };
     }
 }
 
@@ -306,6 +337,9 @@ fn check_exception(error: &Bound<'_, PyAny>) -> PyResult<()> {
     if unsafe { pyo3::ffi::PyExceptionInstance_Check(error.as_ptr()) } != 0 {
         return Ok(());
     }
-    let text = format!("an exception instance is needed, not {}", error.get_type().name()?);
+    let text = format!(
+        "an exception instance is needed, not {}",
+        error.get_type().name()?
+    );
     Err(PyTypeError::new_err(text))
 }

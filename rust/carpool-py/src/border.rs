@@ -42,7 +42,11 @@ pub(crate) enum Waiter {
     /// An awaitable of an event loop.
     Loop(Link),
     /// A `carpool.Future`, and the thread that submits it while it waits for room.
-    Future { future: Held, let_in: Waker, engine: Arc<Shared> },
+    Future {
+        future: Held,
+        let_in: Waker,
+        engine: Arc<Shared>,
+    },
 }
 
 /// A future that its request keeps alive until it has ended. Future and request refer to each other, so
@@ -121,7 +125,10 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
     let mut ports: Vec<&Py<Port>> = Vec::new();
     for request in requests {
         if let Waiter::Loop(link) = request.waiter() {
-            let answer = request.reply().take().unwrap_or(Answer::Failure(Failure::Expired));
+            let answer = request
+                .reply()
+                .take()
+                .unwrap_or(Answer::Failure(Failure::Expired));
             if let Some(ready) = link.settle(py, answer) {
                 if link.port.get().push(Ready::Done(ready)) {
                     ports.push(&link.port);
@@ -134,8 +141,13 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
     }
     for request in requests {
         if let Waiter::Future { future, engine, .. } = request.waiter() {
-            let answer = request.reply().take().unwrap_or(Answer::Failure(Failure::Expired));
-            let Some(future) = future.take() else { continue };
+            let answer = request
+                .reply()
+                .take()
+                .unwrap_or(Answer::Failure(Failure::Expired));
+            let Some(future) = future.take() else {
+                continue;
+            };
             let told = match errors::outcome(py, engine, answer) {
                 Ok(value) => future.call_method1(py, "_resolve", (value,)),
                 Err(error) => future.call_method1(py, "_reject", (error,)),

@@ -1,10 +1,10 @@
 //! The callable that a decorated function is made of: binds the arguments in the caller's thread and
 //! goes the shortest way into the engine.
 
-use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -21,6 +21,8 @@ pub(crate) struct Call {
     binder: Py<PyAny>,
     simple: bool,
     awaits: bool,
+    /// Calls come with the instance in front: `Class.m(obj, x)`.
+    method: AtomicBool,
     /// An `Arc<Shared>` as a raw pointer; null before first use. Only ever set attached.
     engine: AtomicPtr<Shared>,
 }
@@ -59,10 +61,14 @@ impl Call {
     #[cold]
     fn open(slf: &Bound<'_, Self>) -> PyResult<Arc<Shared>> {
         let py = slf.py();
-        let engine = slf.call_method0(intern!(py, "_open"))?.cast_into::<Engine>()?;
+        let engine = slf
+            .call_method0(intern!(py, "_open"))?
+            .cast_into::<Engine>()?;
         let shared = engine.get().0.clone();
         if shared.epoch != epoch() {
-            return Err(PyRuntimeError::new_err("the engine belongs to another process"));
+            return Err(PyRuntimeError::new_err(
+                "the engine belongs to another process",
+            ));
         }
         let raw = Arc::into_raw(shared.clone()).cast_mut();
         let before = slf.get().engine.swap(raw, Ordering::AcqRel);
@@ -76,6 +82,19 @@ impl Call {
             }
         }
         Ok(shared)
+    }
+
+    #[cold]
+    fn of_instance<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        if args.is_empty() {
+            let text = format!("{slf}: a method called on its class needs an instance in front");
+            return Err(PyTypeError::new_err(text));
+        }
+        let bound = slf.call_method1(intern!(slf.py(), "__get__"), (args.get_item(0)?,))?;
+        Ok((bound, args.get_slice(1, args.len())))
     }
 
     #[inline]
@@ -102,7 +121,13 @@ impl Call {
         _args: &Bound<'_, PyTuple>,
         _kwargs: Option<&Bound<'_, PyDict>>,
     ) -> Self {
-        Self { binder, simple, awaits, engine: AtomicPtr::new(std::ptr::null_mut()) }
+        Self {
+            binder,
+            simple,
+            awaits,
+            method: AtomicBool::new(false),
+            engine: AtomicPtr::new(std::ptr::null_mut()),
+        }
     }
 
     /// One result: awaited for handlers made with `async def`, else the caller blocks.
@@ -112,6 +137,10 @@ impl Call {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
+        if slf.get().method.load(Ordering::Relaxed) {
+            let (bound, rest) = Self::of_instance(slf, args)?;
+            return bound.call(rest, kwargs).map(Bound::unbind);
+        }
         let item = slf.get().item(args, kwargs)?;
         let engine = Self::engine(slf)?;
         let owner = slf.clone().into_any().unbind();
@@ -129,6 +158,11 @@ impl Call {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
+        if slf.get().method.load(Ordering::Relaxed) {
+            let (bound, rest) = Self::of_instance(slf, args)?;
+            let acall = bound.getattr(intern!(slf.py(), "acall"))?;
+            return acall.call(rest, kwargs).map(Bound::unbind);
+        }
         let item = slf.get().item(args, kwargs)?;
         let engine = Self::engine(slf)?;
         if engine.executor == Executor::Caller {
@@ -136,6 +170,20 @@ impl Call {
         }
         let owner = slf.clone().into_any().unbind();
         Engine::call_awaiting(&engine, slf.py(), owner, item)
+    }
+
+    /// Makes it a method: unbound calls take the instance as their first argument.
+    fn _become_method(&self) {
+        self.method.store(true, Ordering::Relaxed);
+    }
+
+    /// The method bound to the first of `args`, and the rest of them.
+    #[pyo3(signature = (args, /))]
+    fn _of_instance<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        Self::of_instance(slf, args)
     }
 
     /// The item that a call with these arguments submits.

@@ -64,13 +64,18 @@ pub(crate) struct Shared {
 impl Shared {
     /// The error that ended it, where one did.
     pub(crate) fn cause_of_death(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let dead = self.dead.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let dead = self
+            .dead
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         dead.as_ref().map(|error| error.clone_ref(py))
     }
 
     /// The origin of a request made here, unless waiting for it could never end.
     fn origin(&self, py: Python<'_>, waits: bool) -> PyResult<Option<Arc<Chain>>> {
-        let Some(chain) = run::current(py) else { return Ok(None) };
+        let Some(chain) = run::current(py) else {
+            return Ok(None);
+        };
         if waits {
             self.check_chain(py, &chain)?;
         }
@@ -151,7 +156,11 @@ impl Engine {
         }
         let origin = shared.origin(py, true)?;
         let runs = shared.executor == Executor::Caller;
-        let payload = Payload { item, owner, origin };
+        let payload = Payload {
+            item,
+            owner,
+            origin,
+        };
         with_parker(|parker| {
             let waker = parker.waker().clone();
             let (waiter, announce) = if runs {
@@ -170,7 +179,9 @@ impl Engine {
                 drop(ticket.cancel());
                 return Err(error);
             }
-            let answer = ticket.take().unwrap_or(Answer::Failure(carpool_core::Failure::Expired));
+            let answer = ticket
+                .take()
+                .unwrap_or(Answer::Failure(carpool_core::Failure::Expired));
             errors::outcome(py, shared, answer)
                 .map_err(|error| PyErr::from_value(error.into_bound(py)))
         })
@@ -196,8 +207,16 @@ impl Engine {
         let origin = shared.origin(py, true)?;
         let on_loop = shared.executor == Executor::Loop;
         let announce = if on_loop { Announce::No } else { Announce::Yes };
-        let payload = Payload { item, owner, origin };
-        let pump = if on_loop { Some(shared.pumps.of(py, shared, &port)?) } else { None };
+        let payload = Payload {
+            item,
+            owner,
+            origin,
+        };
+        let pump = if on_loop {
+            Some(shared.pumps.of(py, shared, &port)?)
+        } else {
+            None
+        };
         let made = awaitable::make(py, shared, port, |waiter| {
             shared.submit(py, payload, waiter, announce)
         })?;
@@ -343,26 +362,41 @@ impl Engine {
             _ => None,
         };
         let origin = shared.origin(py, false)?;
-        let announce = if pump.is_some() { Announce::No } else { Announce::Yes };
-        let payload = Payload { item, owner, origin };
+        let announce = if pump.is_some() {
+            Announce::No
+        } else {
+            Announce::Yes
+        };
+        let payload = Payload {
+            item,
+            owner,
+            origin,
+        };
         with_parker(|parker| {
             let let_in = parker.waker().clone();
-            let waiter = Waiter::Future { future: Held::new(future), let_in, engine: shared.clone() };
+            let waiter = Waiter::Future {
+                future: Held::new(future),
+                let_in,
+                engine: shared.clone(),
+            };
             let ticket = shared.submit(py, payload, waiter, announce)?;
             if let Some(pump) = pump {
                 Pump::nudge(pump.bind(py))?;
             }
             let reply = ticket.request().reply();
             if reply.is_in_lobby() {
-                let waited = shared.check_wait(py, "a submit that waits for room").and_then(|()| {
-                    Watch::new(py).wait(py, parker, || !reply.is_in_lobby())
-                });
+                let waited = shared
+                    .check_wait(py, "a submit that waits for room")
+                    .and_then(|()| Watch::new(py).wait(py, parker, || !reply.is_in_lobby()));
                 if let Err(error) = waited {
                     drop(ticket.cancel());
                     return Err(error);
                 }
             }
-            Ok(Ticket { ticket: ticket.clone(), engine: shared.clone() })
+            Ok(Ticket {
+                ticket: ticket.clone(),
+                engine: shared.clone(),
+            })
         })
     }
 
@@ -448,7 +482,9 @@ impl Engine {
 
     /// Whether a closed batcher has ended; if not, `callback()` is called when it has, from any thread.
     fn poll_ended(&self, callback: Py<PyAny>) -> bool {
-        self.0.core.poll_ended(&crate::seat::callback_waker(callback))
+        self.0
+            .core
+            .poll_ended(&crate::seat::callback_waker(callback))
     }
 
     /// All figures, raw: counts by name, reasons by name, and three histograms in nanoseconds.
@@ -511,7 +547,9 @@ impl Ticket {
     pub(crate) fn say_lost(py: Python<'_>, engine: &Shared, error: &Bound<'_, PyAny>) {
         let say = || -> PyResult<()> {
             let events = py.import("carpool._events")?;
-            events.getattr(intern!(py, "lost_error"))?.call1((&engine.name, error))?;
+            events
+                .getattr(intern!(py, "lost_error"))?
+                .call1((&engine.name, error))?;
             Ok(())
         };
         if let Err(failed) = say() {

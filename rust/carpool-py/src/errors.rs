@@ -10,8 +10,9 @@ use crate::engine::Shared;
 
 fn tree(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     static TREE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
-    let module =
-        TREE.get_or_try_init(py, || PyModule::import(py, "carpool._exceptions").map(Bound::unbind))?;
+    let module = TREE.get_or_try_init(py, || {
+        PyModule::import(py, "carpool._exceptions").map(Bound::unbind)
+    })?;
     Ok(module.bind(py))
 }
 
@@ -52,7 +53,11 @@ pub(crate) fn refused(py: Python<'_>, engine: &Shared, why: Refusal) -> PyErr {
         Refusal::Closed => closed(py, engine),
         Refusal::TooLarge => {
             let most = engine.core.limits().max_batch_cost;
-            raise(py, "RequestTooLarge", format!("{name}: the request costs more than {most}"))
+            raise(
+                py,
+                "RequestTooLarge",
+                format!("{name}: the request costs more than {most}"),
+            )
         }
     }
 }

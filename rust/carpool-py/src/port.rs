@@ -56,7 +56,11 @@ fn this_thread() -> u64 {
 fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let get = GET.get_or_try_init(py, || {
-        Ok::<_, PyErr>(py.import("asyncio.events")?.getattr("_get_running_loop")?.unbind())
+        Ok::<_, PyErr>(
+            py.import("asyncio.events")?
+                .getattr("_get_running_loop")?
+                .unbind(),
+        )
     })?;
     let found = get.bind(py).call0()?;
     Ok((!found.is_none()).then_some(found))
@@ -70,7 +74,12 @@ pub(crate) fn inside_loop(py: Python<'_>) -> PyResult<bool> {
 fn ports(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static PORTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let ports = PORTS.get_or_try_init(py, || {
-        Ok::<_, PyErr>(py.import("weakref")?.getattr("WeakKeyDictionary")?.call0()?.unbind())
+        Ok::<_, PyErr>(
+            py.import("weakref")?
+                .getattr("WeakKeyDictionary")?
+                .call0()?
+                .unbind(),
+        )
     })?;
     Ok(ports.bind(py))
 }
@@ -79,7 +88,10 @@ fn empty_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static EMPTY: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
     let kwargs = EMPTY.get_or_try_init(py, || {
         let kwargs = PyDict::new(py);
-        kwargs.set_item("context", py.import("contextvars")?.getattr("Context")?.call0()?)?;
+        kwargs.set_item(
+            "context",
+            py.import("contextvars")?.getattr("Context")?.call0()?,
+        )?;
         Ok::<_, PyErr>(kwargs.unbind())
     })?;
     Ok(kwargs.bind(py).clone().into_any())
@@ -88,10 +100,16 @@ fn empty_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 impl Port {
     /// The port of the loop that runs in this thread, if one does.
     pub(crate) fn current(py: Python<'_>) -> PyResult<Option<Py<Port>>> {
-        let Some(event_loop) = running_loop(py)? else { return Ok(None) };
+        let Some(event_loop) = running_loop(py)? else {
+            return Ok(None);
+        };
         let last = LAST.with_borrow(|last| last.as_ref().map(|port| port.clone_ref(py)));
         if let Some(port) = last {
-            if port.get().event_loop(py).is_some_and(|known| known.is(&event_loop)) {
+            if port
+                .get()
+                .event_loop(py)
+                .is_some_and(|known| known.is(&event_loop))
+            {
                 // A loop may have run in another thread in between.
                 port.get().thread.store(this_thread(), Ordering::Relaxed);
                 return Ok(Some(port));
@@ -150,7 +168,9 @@ impl Port {
             intern!(py, "call_soon_threadsafe")
         };
         let kwargs = empty_context(py)?;
-        event_loop.getattr(name)?.call((callable,), Some(kwargs.cast::<PyDict>()?))?;
+        event_loop
+            .getattr(name)?
+            .call((callable,), Some(kwargs.cast::<PyDict>()?))?;
         Ok(())
     }
 
@@ -207,7 +227,9 @@ impl Port {
         }
         let mut ready = ready.into_iter();
         while let Some(next) = ready.next() {
-            let Err(error) = next.call(slf.py()) else { continue };
+            let Err(error) = next.call(slf.py()) else {
+                continue;
+            };
             let py = slf.py();
             if error.is_instance_of::<PyKeyboardInterrupt>(py)
                 || error.is_instance_of::<PySystemExit>(py)
@@ -232,7 +254,9 @@ impl Port {
     }
 
     fn report(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
-        let Some(event_loop) = self.event_loop(py) else { return Ok(()) };
+        let Some(event_loop) = self.event_loop(py) else {
+            return Ok(());
+        };
         let context = PyDict::new(py);
         context.set_item("message", "an error in a callback of a carpool awaitable")?;
         context.set_item("exception", error.into_value(py))?;

@@ -101,7 +101,9 @@ impl Pumps {
         if running.len() > 8 {
             let all = std::mem::take(&mut *running);
             drop(running);
-            let live = all.into_iter().filter(|(_, reference)| in_flight(py, reference).is_some());
+            let live = all
+                .into_iter()
+                .filter(|(_, reference)| in_flight(py, reference).is_some());
             let mut live: Vec<_> = live.collect();
             unpoisoned(&self.running).append(&mut live);
         }
@@ -113,7 +115,9 @@ impl Pumps {
         let running = std::mem::take(&mut *unpoisoned(&self.running));
         let (mut kept, mut foreign, mut abandoned) = (Vec::new(), false, 0);
         for (port, reference) in running {
-            let Some(batch) = in_flight(py, &reference) else { continue };
+            let Some(batch) = in_flight(py, &reference) else {
+                continue;
+            };
             if !port.is(own) {
                 if !port.get().is_running(py) {
                     batch.get().abandon(py);
@@ -130,7 +134,10 @@ impl Pumps {
 }
 
 /// The batch behind a reference, while it is unanswered.
-fn in_flight<'py>(py: Python<'py>, reference: &Py<PyWeakrefReference>) -> Option<Bound<'py, Batch>> {
+fn in_flight<'py>(
+    py: Python<'py>,
+    reference: &Py<PyWeakrefReference>,
+) -> Option<Bound<'py, Batch>> {
     let batch = reference.bind(py).upgrade_as::<Batch>().ok().flatten()?;
     (!batch.get().ended()).then_some(batch)
 }
@@ -181,7 +188,11 @@ impl Pump {
     }
 
     fn call_later(slf: &Bound<'_, Self>, seconds: f64) -> PyResult<()> {
-        let timer = slf.get().port.get().call_later(slf.py(), seconds, slf.as_any())?;
+        let timer = slf
+            .get()
+            .port
+            .get()
+            .call_later(slf.py(), seconds, slf.as_any())?;
         let before = unpoisoned(&slf.get().timer).replace(timer.unbind());
         drop(before);
         Ok(())
@@ -198,8 +209,14 @@ impl Pump {
                 if !port.get().is_running(py) {
                     continue;
                 }
-                let run = batch.get().owner(py).getattr(py, intern!(py, "_run_on_loop"))?;
-                let call = py.import("functools")?.getattr("partial")?.call1((run, &batch))?;
+                let run = batch
+                    .get()
+                    .owner(py)
+                    .getattr(py, intern!(py, "_run_on_loop"))?;
+                let call = py
+                    .import("functools")?
+                    .getattr("partial")?
+                    .call1((run, &batch))?;
                 if port.get().call_soon(py, &call).is_ok() {
                     slf.get().note(py, port, &batch)?;
                     return Ok(());
@@ -209,8 +226,15 @@ impl Pump {
         slf.get().note(py, here.clone_ref(py), &batch)?;
         // Whatever a synchronous handler makes ready is woken by this very call.
         let held = here.get().hold();
-        let run = batch.get().owner(py).call_method1(py, intern!(py, "_run_on_loop"), (batch,));
-        let flushed = if held { Port::flush(here.bind(py)) } else { Ok(()) };
+        let run = batch
+            .get()
+            .owner(py)
+            .call_method1(py, intern!(py, "_run_on_loop"), (batch,));
+        let flushed = if held {
+            Port::flush(here.bind(py))
+        } else {
+            Ok(())
+        };
         run?;
         flushed
     }
@@ -256,7 +280,11 @@ impl Pump {
             Pulled::Wait(None) => {
                 let parked = if core.pending() > 0 { PARKED } else { IDLE };
                 pump.state.store(parked, Ordering::Release);
-                if foreign { Self::call_later(slf, TRUST) } else { Ok(()) }
+                if foreign {
+                    Self::call_later(slf, TRUST)
+                } else {
+                    Ok(())
+                }
             }
             Pulled::Closed => {
                 pump.state.store(IDLE, Ordering::Release);

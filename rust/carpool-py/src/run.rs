@@ -23,7 +23,11 @@ pub(crate) struct Chain {
 
 impl Chain {
     pub(crate) fn new(engine: u64, arose_in: Vec<Arc<Chain>>) -> Arc<Self> {
-        Arc::new(Self { engine, active: AtomicBool::new(true), arose_in })
+        Arc::new(Self {
+            engine,
+            active: AtomicBool::new(true),
+            arose_in,
+        })
     }
 
     pub(crate) fn end(&self) {

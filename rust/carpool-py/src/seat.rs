@@ -163,7 +163,12 @@ impl Seat {
 impl Seat {
     /// A Batch; or a float, the seconds after which to poll again; or None, to wait for `callback()`,
     /// which comes from any thread and in both cases; or False, closed and drained.
-    fn poll(&self, py: Python<'_>, callback: Py<PyAny>, max_size: Option<usize>) -> PyResult<Py<PyAny>> {
+    fn poll(
+        &self,
+        py: Python<'_>,
+        callback: Py<PyAny>,
+        max_size: Option<usize>,
+    ) -> PyResult<Py<PyAny>> {
         let waker = callback_waker(callback);
         let pulled = {
             let mut seat = self.seat.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,6 +187,9 @@ impl Seat {
 
     /// Stops waiting.
     fn leave(&self) {
-        self.seat.lock().unwrap_or_else(PoisonError::into_inner).leave();
+        self.seat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .leave();
     }
 }

@@ -251,7 +251,7 @@ impl Plain {
         let expected = [
             (
                 "submitted",
-                self.all.len() as u64 + self.rejected,
+                self.all.len() as u64 + self.rejected - count(|s| s == State::Lobby),
                 shown.submitted,
             ),
             ("answered", count(|s| s == State::Answered), shown.answered),
@@ -266,11 +266,7 @@ impl Plain {
                 shown.cancelled,
             ),
             ("rejected", self.rejected, shown.rejected),
-            (
-                "pending",
-                count(|s| matches!(s, State::Pending | State::Lobby)),
-                shown.pending,
-            ),
+            ("pending", count(|s| s == State::Pending), shown.pending),
             (
                 "in flight",
                 count(|s| matches!(s, State::InFlight { .. } | State::Prepared { .. })),

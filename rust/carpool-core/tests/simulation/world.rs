@@ -210,16 +210,20 @@ impl World {
             self.dice.pick(&open)
         };
         self.note(|| format!("cancel {id}, {:?}", self.plain.all[id].state));
+        let forsakes = !self.dice.one_in(3);
         let entry = &mut self.plain.all[id];
         let (expected, after) = match entry.state {
             State::Lobby => (Cancelled::InLobby, State::Cancelled),
             State::Pending => (Cancelled::Pending, State::Cancelled),
-            State::InFlight { gone: false } => {
+            State::InFlight { gone: false } if forsakes => {
                 (Cancelled::InFlight, State::InFlight { gone: true })
             }
             other => (Cancelled::TooLate, other),
         };
-        let (met, payload) = entry.ticket.cancel();
+        let (met, payload) = match forsakes {
+            true => entry.ticket.cancel(),
+            false => entry.ticket.withdraw(),
+        };
         assert_eq!(met, expected);
         let comes_back = matches!(met, Cancelled::InLobby | Cancelled::Pending);
         assert_eq!(payload.map(|value| value.id), comes_back.then_some(id));
