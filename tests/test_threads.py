@@ -123,6 +123,29 @@ def test_a_stopped_loop_blocks_nobody_on_the_loop_executor(
     assert identity(f.stats)
 
 
+def test_loops_are_woken_independently(run: Callable[..., Any]) -> None:
+    """What a woken caller does on its loop, even blocking it, holds up no other loop's waking."""
+    f = batched(lambda items: items)
+    woken, other_was_answered = threading.Event(), threading.Event()
+
+    async def blocking() -> Any:
+        result = await f.acall("blocking")
+        woken.set()
+        assert other_was_answered.wait(20)
+        return result
+
+    async def other() -> Any:
+        return await f.acall("other"), await f.submit("other too")
+
+    blocked = in_thread(lambda: run(blocking()))
+    assert woken.wait(20)
+    try:
+        assert in_thread(lambda: run(other())).result(10) == ("other", "other too")
+    finally:
+        other_was_answered.set()
+    assert blocked.result(20) == "blocking"
+
+
 def test_a_loop_that_stands_still_does_not_hold_up_the_batch_of_the_others(gate: Gate) -> None:
     f = batched(gate.handler)
     f.submit("first")
