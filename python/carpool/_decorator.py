@@ -68,7 +68,7 @@ class Plan:
         names = functools.WRAPPER_ASSIGNMENTS
         looks = {one: getattr(self.function, one) for one in names if hasattr(self.function, one)}
         looks.update(vars(self.function) if inspect.isfunction(self.function) else {})
-        looks["__qualname__"] = looks.get("__qualname__", self.label).removesuffix(_SUFFIX)
+        looks["__qualname__"] = looks.get("__qualname__", self.label).removesuffix(_WRAPPED)
         return {**looks, "__wrapped__": self.function}
 
     @functools.cached_property
@@ -112,9 +112,7 @@ class _Decorated(Call, Lifecycle):
     __wrapped__: Callable[..., Any]
     __signature__: inspect.Signature
 
-    def __new__(
-        cls, plan: Plan, branch: Branch | None = None, bound: tuple[Any, ...] = ()
-    ) -> Self:
+    def __new__(cls, plan: Plan, branch: Branch | None = None, bound: tuple[Any, ...] = ()) -> Self:
         binding = plan.bound if bound else plan.free
         made = super().__new__(cls, binding.item, binding.simple, plan.is_async)
         made._plan, made._binding, made._bound = plan, binding, bound
@@ -184,8 +182,16 @@ class _Decorated(Call, Lifecycle):
 
     def __reduce__(self) -> Any:
         if self._bound:
-            return _rebind, (self._bound[0], self._plan.function.__name__)
-        return _remake, (self._plan.function, self._plan.kind, self._plan.options.given())
+            return getattr, (self._bound[0], self._plan.function.__name__)
+        plan = self._plan
+        path = self.__dict__.get("__qualname__", "")
+        if _stands_at(plan.function.__module__, path) is self:
+            if plan.function.__module__ != "__main__":
+                return path
+            # By reference for pickle, by value for whoever, like cloudpickle, takes `__main__` along:
+            # only the pickler knows. So the handler goes, named as it can be reached.
+            plan.function.__qualname__ = path + _WRAPPED
+        return _remake, (plan.function, plan.kind, plan.options.given())
 
     def __repr__(self) -> str:
         of = f" of {self._bound[0]!r}" if self._bound else ""
@@ -256,27 +262,26 @@ class _Instances:
         return branches[number]
 
 
-def _remake(function: Any, kind: str, options: dict[str, Any]) -> Any:
-    """Unpickles a decorated function: the very one of its module where there is one, else a new one."""
-    path = function.__qualname__.removesuffix(_SUFFIX)
-    found: Any = sys.modules.get(function.__module__)
+#: How a handler is reached from where its decorated function stands.
+_WRAPPED = ".__wrapped__"
+
+
+def _stands_at(module: str, path: str) -> Any:
+    """What stands at a qualified name, as pickle finds it; None where nothing does."""
+    found: Any = sys.modules.get(module)
     for name in path.split("."):
-        found = getattr(found, "__dict__", {}).get(name)
-        found = getattr(found, "__func__", found) if isinstance(
-            found, (staticmethod, classmethod)) else found
+        found = getattr(found, name, None)
+    return found
+
+
+def _remake(function: Any, kind: str, options: dict[str, Any]) -> Any:
+    """Unpickles a decorated function: the very one of its module where it stands, else a new one."""
+    path = function.__qualname__.removesuffix(_WRAPPED)
+    found = _stands_at(function.__module__, path)
     if isinstance(found, _Decorated) and found._plan.function is function:
         return found
     wrap: Any = {"staticmethod": staticmethod, "classmethod": classmethod}.get(kind, lambda f: f)
     return _decorate(wrap(function), Options(**options))
-
-
-def _rebind(instance: Any, name: str) -> Any:
-    return getattr(instance, name)
-
-
-#: pickle finds a function by module and qualified name, where the decorated one stands: so the handler
-#: itself is named by how it is reached from there.
-_SUFFIX = ".__wrapped__"
 
 
 def _decorate(function: Any, options: Options) -> Any:
@@ -284,9 +289,6 @@ def _decorate(function: Any, options: Options) -> Any:
     made = (AsyncBatchedFunction if plan.is_async else BatchedFunction)(plan)
     if plan.is_async:
         _mark_as_coroutine_function(made)
-    handler = plan.function
-    if inspect.isfunction(handler) and not handler.__qualname__.endswith(_SUFFIX):
-        handler.__qualname__ += _SUFFIX
     return made
 
 

@@ -201,11 +201,15 @@ if TYPE_CHECKING:
             self, func: Callable[[list[A1], list[A2]], Results[R]], /
         ) -> BatchedFunction2[A1, A2, R]: ...
         @overload
-        def __call__(self, func: Callable[[list[A1]], Results[R]], /) -> BatchedFunction[[A1], R]: ...
+        def __call__(
+            self, func: Callable[[list[A1]], Results[R]], /
+        ) -> BatchedFunction[[A1], R]: ...
         # def, methods
         @overload
         def __call__(
-            self, func: Callable[[S, list[A1], list[A2], list[A3], list[A4], list[A5]], Results[R]], /
+            self,
+            func: Callable[[S, list[A1], list[A2], list[A3], list[A4], list[A5]], Results[R]],
+            /,
         ) -> BatchedMethod[S, BatchedFunction5[A1, A2, A3, A4, A5, R]]: ...
         @overload
         def __call__(
@@ -234,7 +238,9 @@ if TYPE_CHECKING:
         ) -> AsyncBatchedFunction[..., R]: ...
         @overload
         def __call__(
-            self, func: Callable[[list[A1], list[A2], list[A3], list[A4], list[A5]], AsyncResults[R]], /
+            self,
+            func: Callable[[list[A1], list[A2], list[A3], list[A4], list[A5]], AsyncResults[R]],
+            /,
         ) -> AsyncBatchedFunction5[A1, A2, A3, A4, A5, R]: ...
         @overload
         def __call__(
@@ -277,6 +283,8 @@ if TYPE_CHECKING:
         ) -> BatchedMethod[S, AsyncBatchedFunction[[A1], R]]: ...
         # any other parameters: unchecked
         @overload
-        def __call__(self, func: Callable[..., AsyncResults[R]], /) -> AsyncBatchedFunction[..., R]: ...
+        def __call__(
+            self, func: Callable[..., AsyncResults[R]], /
+        ) -> AsyncBatchedFunction[..., R]: ...
         @overload
         def __call__(self, func: Callable[..., Results[R]], /) -> BatchedFunction[..., R]: ...

@@ -102,9 +102,7 @@ class Stats:
         )
 
 
-def _histogram(
-    raw: tuple[int, float, int, int, list[tuple[float, int]]], unit: float
-) -> Histogram:
+def _histogram(raw: tuple[int, float, int, int, list[tuple[float, int]]], unit: float) -> Histogram:
     count, mean, least, most, buckets = raw
     return Histogram(
         count=count,

@@ -71,7 +71,11 @@ class Handler:
     # ------------------------------------------------------------------------------ threads
 
     def run(
-        self, batch: Batch[Any, Any], engine: Engine, binding: Binding, bound: tuple[Any, ...],
+        self,
+        batch: Batch[Any, Any],
+        engine: Engine,
+        binding: Binding,
+        bound: tuple[Any, ...],
         desk: Desk,
     ) -> None:
         """Runs a batch to its end in this thread. Only KeyboardInterrupt is raised, after the callers have
@@ -79,7 +83,7 @@ class Handler:
         if not self._ready(batch, engine, desk):
             return
         positional, by_name = binding.lists(batch.items)
-        call = (self._call_async if self.is_async else self._call)
+        call = self._call_async if self.is_async else self._call
         context = desk.context.copy()
         try:
             results = context.run(call, batch, (*bound, *positional), by_name, desk)
@@ -195,7 +199,7 @@ def complete(batch: Batch[Any, Any], results: Any) -> None:
         batch.complete(results)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # noqa: S110
+    except BaseException:
         # Raised for loops of the user's own; the callers have it already.
         pass
 

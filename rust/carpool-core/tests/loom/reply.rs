@@ -40,6 +40,23 @@ fn of_cancel_expire_and_admit_each_ends_it_once() {
 }
 
 #[test]
+fn a_withdrawal_ends_what_is_not_sealed() {
+    whole_model(|| {
+        let reply = Arc::new(Reply::<Box<u8>>::new(true));
+        let other = reply.clone();
+        let scheduler = thread::spawn(move || (other.admit(), other.claim()));
+        let met = reply.withdraw();
+        let expected = match scheduler.join().unwrap() {
+            (false, false) => Cancelled::InLobby,
+            (true, false) => Cancelled::Pending,
+            (true, true) => Cancelled::TooLate,
+            (false, true) => panic!("claimed in the lobby"),
+        };
+        assert_eq!(met, expected);
+    });
+}
+
+#[test]
 fn an_answer_reaches_the_caller_or_goes_back() {
     whole_model(|| {
         let reply = Arc::new(Reply::<Box<u8>>::new(false));

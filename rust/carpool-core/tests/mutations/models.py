@@ -113,6 +113,13 @@ MODELS = [
         "            if true {\n                return met;",
     ),
     mutation(
+        "withdrawal-looks-once",
+        "reply::a_withdrawal_ends_what_is_not_sealed",
+        "reply.rs",
+        "        } else if self.go(PENDING, CANCELLED) {\n            // It was let in",
+        "        } else if false {\n            // It was let in",
+    ),
+    mutation(
         "reply-claim-load-store",
         "reply::of_cancel_and_claim_exactly_one_wins",
         "reply.rs",
