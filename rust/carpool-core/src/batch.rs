@@ -131,8 +131,9 @@ impl<B: Border> Batch<B> {
 
     /// Stores the answers of unanswered requests.
     fn prepare(&mut self, answers: impl IntoIterator<Item = (usize, B::Answer)>) -> Outgoing<B> {
-        let mut delivery = Delivery::new();
-        let mut payloads = Vec::new();
+        let answers = answers.into_iter();
+        let mut delivery = Delivery::of(answers.size_hint().0);
+        let mut payloads = Vec::with_capacity(answers.size_hint().0);
         for (index, answer) in answers {
             debug_assert!(!self.answered[index]);
             self.answered[index] = true;
@@ -183,7 +184,7 @@ impl<B: Border> Outgoing<B> {
 impl<B: Border> Drop for Outgoing<B> {
     fn drop(&mut self) {
         if !self.delivery.is_empty() {
-            let delivery = std::mem::replace(&mut self.delivery, Delivery::new());
+            let delivery = std::mem::replace(&mut self.delivery, Delivery::of(0));
             route::route(&self.shared, delivery, self.ended.take());
         }
         // Payloads last: dropping one may run the border's code, which may come back here.

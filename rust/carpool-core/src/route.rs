@@ -21,9 +21,10 @@ pub(crate) struct Delivery<B: Border> {
 }
 
 impl<B: Border> Delivery<B> {
-    pub(crate) fn new() -> Self {
+    /// With room for `n`.
+    pub(crate) fn of(n: usize) -> Self {
         Self {
-            delivered: Vec::new(),
+            delivered: Vec::with_capacity(n),
             refused: Vec::new(),
             failed: 0,
         }
@@ -92,7 +93,7 @@ pub(crate) fn route<B: Border>(
 /// Fails requests that were claimed without a batch: those a close met while they were pending.
 /// They have been counted.
 pub(crate) fn fail_unsealed<B: Border>(requests: Vec<Claimed<B>>) {
-    let mut delivery = Delivery::<B>::new();
+    let mut delivery = Delivery::<B>::of(requests.len());
     let mut payloads = Vec::with_capacity(requests.len());
     for mut claimed in requests {
         payloads.extend(claimed.release());
