@@ -17,11 +17,11 @@ use std::ptr::{NonNull, null, null_mut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyString, PyType};
 
 use crate::border::{Answer, PyBorder, Waiter};
 use crate::engine::{self, Shared, Ticket};
@@ -56,6 +56,8 @@ struct Callback {
 #[repr(C)]
 pub(crate) struct Awaitable {
     object: ffi::PyObject,
+    /// What a call of the object does: see `getattro`.
+    vectorcall: ffi::vectorcallfunc,
     weak_references: *mut ffi::PyObject,
     /// Always there once the object can be seen from Python.
     ticket: Option<CoreTicket>,
@@ -198,6 +200,7 @@ pub(crate) fn make(
         if this.is_null() {
             return Err(PyErr::fetch(py));
         }
+        (&raw mut (*this).vectorcall).write(vectorcall);
         (&raw mut (*this).weak_references).write(null_mut());
         (&raw mut (*this).ticket).write(None);
         (&raw mut (*this).outcome).write(null_mut());
@@ -350,6 +353,13 @@ unsafe fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
             flags: ffi::Py_READONLY,
             doc: null(),
         },
+        ffi::PyMemberDef {
+            name: c"__vectorcalloffset__".as_ptr(),
+            type_code: ffi::Py_T_PYSSIZET,
+            offset: std::mem::offset_of!(Awaitable, vectorcall) as ffi::Py_ssize_t,
+            flags: ffi::Py_READONLY,
+            doc: null(),
+        },
         ffi::PyMemberDef::default(),
     ];
     let doc = c"The answer to come of one request: a future and coroutine-like object.";
@@ -363,6 +373,9 @@ unsafe fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
         slot(ffi::Py_tp_iternext, next as *mut c_void),
         slot(ffi::Py_am_send, am_send as *mut c_void),
         slot(ffi::Py_tp_repr, repr as *mut c_void),
+        slot(ffi::Py_tp_getattro, getattro as *mut c_void),
+        slot(ffi::Py_tp_setattro, setattro as *mut c_void),
+        slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
         slot(ffi::Py_tp_methods, methods.leak().as_mut_ptr().cast()),
         slot(ffi::Py_tp_getset, properties.leak().as_mut_ptr().cast()),
         slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast()),
@@ -371,6 +384,7 @@ unsafe fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
     ];
     let flags = ffi::Py_TPFLAGS_DEFAULT
         | ffi::Py_TPFLAGS_HAVE_GC
+        | ffi::Py_TPFLAGS_HAVE_VECTORCALL
         | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION
         | ffi::Py_TPFLAGS_IMMUTABLETYPE;
     let mut spec = ffi::PyType_Spec {
@@ -385,6 +399,89 @@ unsafe fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
         let class = ffi::PyType_FromSpec(&raw mut spec);
         let class = Bound::from_owned_ptr_or_err(py, class)?;
         Ok(class.cast_into::<PyType>()?.unbind())
+    }
+}
+
+/// The names that a task asks for at every wait, interned.
+struct Names {
+    add_done_callback: Py<PyString>,
+    result: Py<PyString>,
+    get_loop: Py<PyString>,
+    blocking: Py<PyString>,
+}
+
+static NAMES: PyOnceLock<Names> = PyOnceLock::new();
+
+fn names(py: Python<'_>) -> &Names {
+    NAMES.get_or_init(py, || Names {
+        add_done_callback: PyString::intern(py, "add_done_callback").unbind(),
+        result: PyString::intern(py, "result").unbind(),
+        get_loop: PyString::intern(py, "get_loop").unbind(),
+        blocking: PyString::intern(py, "_asyncio_future_blocking").unbind(),
+    })
+}
+
+/// Attributes, those of every wait first and without making bound methods: `add_done_callback` and
+/// `result` are the object itself, which adds a callback if it is called with arguments and returns the
+/// result if without; `get_loop` is the weak reference to the loop, which returns it.
+unsafe extern "C" fn getattro(
+    this: *mut ffi::PyObject,
+    name: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by CPython, attached, with a live object of this type and a str.
+    unsafe {
+        let py = Python::assume_attached();
+        let names = names(py);
+        if name == names.blocking.as_ptr() {
+            return get_blocking(this, null_mut());
+        }
+        if name == names.add_done_callback.as_ptr() || name == names.result.as_ptr() {
+            return new_ref(this);
+        }
+        if name == names.get_loop.as_ptr() {
+            if let Some(link) = (*this.cast::<Awaitable>()).link() {
+                return new_ref(link.port.get().loop_reference().as_ptr());
+            }
+        }
+        // CPython 3.10 and 3.11 ask for `result` with a string that is not interned.
+        if ffi::PyUnicode_CheckExact(name) != 0
+            && ffi::PyUnicode_GetLength(name) == 6
+            && ffi::PyUnicode_CompareWithASCIIString(name, c"result".as_ptr()) == 0
+        {
+            return new_ref(this);
+        }
+        ffi::PyObject_GenericGetAttr(this, name)
+    }
+}
+
+unsafe extern "C" fn setattro(
+    this: *mut ffi::PyObject,
+    name: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+) -> c_int {
+    // SAFETY: as for `getattro`.
+    unsafe {
+        if name == names(Python::assume_attached()).blocking.as_ptr() {
+            return set_blocking(this, value, null_mut());
+        }
+        ffi::PyObject_GenericSetAttr(this, name, value)
+    }
+}
+
+unsafe extern "C" fn vectorcall(
+    this: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    flags: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by CPython as a vectorcall, attached, with a live object of this type.
+    unsafe {
+        let count = ffi::PyVectorcall_NARGS(flags);
+        if count == 0 && names.is_null() {
+            result(this, null_mut())
+        } else {
+            add_done_callback(this, args, count, names)
+        }
     }
 }
 
@@ -650,9 +747,7 @@ unsafe extern "C" fn throw(
         entered(null_mut(), |py| {
             let given = arguments(py, args, count, names)?;
             let Some(&kind) = given.positional.first() else {
-                return Err(pyo3::exceptions::PyTypeError::new_err(
-                    "throw needs an exception",
-                ));
+                return Err(PyTypeError::new_err("throw needs an exception"));
             };
             let kind = Bound::from_borrowed_ptr(py, kind);
             let value = given
@@ -821,10 +916,9 @@ unsafe extern "C" fn add_done_callback(
         entered(null_mut(), |py| {
             let object = this.cast::<Awaitable>();
             let given = arguments(py, args, count, names)?;
-            let Some(call) = given.get(0, "fn")? else {
-                return Err(pyo3::exceptions::PyTypeError::new_err(
-                    "a callback is needed",
-                ));
+            let call = given.get(0, "fn")?;
+            let Some(call) = call.filter(|&call| ffi::PyCallable_Check(call) != 0) else {
+                return Err(PyTypeError::new_err("a callable is needed as callback"));
             };
             let context = match given.get(1, "context")? {
                 Some(context) if context != ffi::Py_None() => new_ref(context),
@@ -1010,6 +1104,12 @@ unsafe extern "C" fn dealloc(this: *mut ffi::PyObject) {
         if ffi::PyObject_GC_IsTracked(this) != 0 {
             ffi::PyObject_GC_UnTrack(this.cast());
         }
+        if (*object).ended_well() {
+            // The way of nearly all of them: nothing to cancel, to tell or to warn about.
+            clear(this);
+            free(this);
+            return;
+        }
         let (mut kind, mut value, mut trace) = (null_mut(), null_mut(), null_mut());
         #[allow(deprecated)]
         ffi::PyErr_Fetch(&raw mut kind, &raw mut value, &raw mut trace);
@@ -1021,10 +1121,22 @@ unsafe extern "C" fn dealloc(this: *mut ffi::PyObject) {
             Ok(())
         });
         clear(this);
-        std::ptr::drop_in_place(&raw mut (*object).ticket);
-        std::ptr::drop_in_place(&raw mut (*object).more);
         #[allow(deprecated)]
         ffi::PyErr_Restore(kind, value, trace);
+        free(this);
+    }
+}
+
+/// Frees an object that was cleared.
+///
+/// # Safety
+/// Attached; no reference to `this` is left, and it is used no more.
+unsafe fn free(this: *mut ffi::PyObject) {
+    // SAFETY: by contract.
+    unsafe {
+        let object = this.cast::<Awaitable>();
+        std::ptr::drop_in_place(&raw mut (*object).ticket);
+        std::ptr::drop_in_place(&raw mut (*object).more);
         let class = ffi::Py_TYPE(this);
         ffi::PyObject_GC_Del(this.cast());
         ffi::Py_DECREF(class.cast());
@@ -1032,6 +1144,22 @@ unsafe extern "C" fn dealloc(this: *mut ffi::PyObject) {
 }
 
 impl Awaitable {
+    /// Whether nobody has to be told that the object goes; then its request forgets it.
+    fn ended_well(&self) -> bool {
+        let ended = match self.state {
+            State::Pending => false,
+            State::Error => self.received,
+            State::Value | State::Cancelled => true,
+        };
+        if ended && self.weak_references.is_null() {
+            if let Some(link) = self.link() {
+                link.awaitable.store(null_mut(), Ordering::Relaxed);
+            }
+            return true;
+        }
+        false
+    }
+
     /// Nobody holds the awaitable any more: cancels the request, or says that an error was lost.
     fn give_up(&mut self, py: Python<'_>) {
         let Some(ticket) = self.ticket.as_ref() else {

@@ -221,7 +221,7 @@ impl Engine {
             shared.submit(py, payload, waiter, announce)
         })?;
         if let Some(pump) = pump {
-            Pump::nudge(pump.bind(py))?;
+            Pump::nudge(pump.bind(py), shared)?;
         }
         Ok(made)
     }
@@ -381,7 +381,7 @@ impl Engine {
             };
             let ticket = shared.submit(py, payload, waiter, announce)?;
             if let Some(pump) = pump {
-                Pump::nudge(pump.bind(py))?;
+                Pump::nudge(pump.bind(py), shared)?;
             }
             let reply = ticket.request().reply();
             if reply.is_in_lobby() {

@@ -45,7 +45,26 @@ pub(crate) struct Port {
 }
 
 thread_local! {
+    /// The port that this thread last asked for.
     static LAST: RefCell<Option<Py<Port>>> = const { RefCell::new(None) };
+    /// The port whose tasks this thread is waking just now: its loop is the running one, for sure.
+    static WAKING: RefCell<Option<Py<Port>>> = const { RefCell::new(None) };
+}
+
+/// While it lives, this thread wakes the tasks of a port.
+struct Waking(Option<Py<Port>>);
+
+impl Waking {
+    fn of(port: &Bound<'_, Port>) -> Self {
+        Self(WAKING.replace(Some(port.clone().unbind())))
+    }
+}
+
+impl Drop for Waking {
+    fn drop(&mut self) {
+        let ended = WAKING.replace(self.0.take());
+        drop(ended);
+    }
 }
 
 fn this_thread() -> u64 {
@@ -100,6 +119,11 @@ fn empty_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 impl Port {
     /// The port of the loop that runs in this thread, if one does.
     pub(crate) fn current(py: Python<'_>) -> PyResult<Option<Py<Port>>> {
+        // Asking asyncio costs more than all else here, so those who are woken do not ask.
+        let waking = WAKING.with_borrow(|port| port.as_ref().map(|port| port.clone_ref(py)));
+        if waking.is_some() {
+            return Ok(waking);
+        }
         let Some(event_loop) = running_loop(py)? else {
             return Ok(None);
         };
@@ -136,6 +160,11 @@ impl Port {
         let before = LAST.with_borrow_mut(|last| last.replace(port.clone_ref(py)));
         drop(before);
         Ok(Some(port))
+    }
+
+    /// The weak reference to the loop; called, it returns the loop.
+    pub(crate) fn loop_reference(&self) -> &Py<PyWeakrefReference> {
+        &self.event_loop
     }
 
     /// The loop, while it lives.
@@ -225,6 +254,7 @@ impl Port {
         if ready.len() > AT_ONCE {
             port.put_back(slf, ready.split_off(AT_ONCE));
         }
+        let _waking = Waking::of(slf);
         let mut ready = ready.into_iter();
         while let Some(next) = ready.next() {
             let Err(error) = next.call(slf.py()) else {

@@ -6,8 +6,9 @@
 //! batch wakes the parked ones. Every loop keeps its own timer, so a loop that stops blocks nobody;
 //! a batch in flight on a loop that has stopped is abandoned by the next pump that needs its slot.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use carpool_core::Pulled;
 use pyo3::intern;
@@ -34,6 +35,11 @@ pub(crate) struct Pumps {
     running: Mutex<Vec<(Py<Port>, Py<PyWeakrefReference>)>>,
 }
 
+thread_local! {
+    /// The pump that this thread last asked for, and its engine's number.
+    static LAST: RefCell<Option<(u64, Py<Pump>)>> = const { RefCell::new(None) };
+}
+
 fn unpoisoned<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -46,6 +52,22 @@ impl Pumps {
         engine: &Arc<Shared>,
         port: &Py<Port>,
     ) -> PyResult<Py<Pump>> {
+        let last = LAST.with_borrow(|last| match last {
+            Some((number, pump)) if *number == engine.number && pump.get().port.is(port) => {
+                Some(pump.clone_ref(py))
+            }
+            _ => None,
+        });
+        if let Some(pump) = last {
+            return Ok(pump);
+        }
+        let pump = self.find(py, engine, port)?;
+        let last = LAST.replace(Some((engine.number, pump.clone_ref(py))));
+        drop(last);
+        Ok(pump)
+    }
+
+    fn find(&self, py: Python<'_>, engine: &Arc<Shared>, port: &Py<Port>) -> PyResult<Py<Pump>> {
         let known = unpoisoned(&self.all);
         if let Some(pump) = known.iter().find(|pump| pump.get().port.is(port)) {
             return Ok(pump.clone_ref(py));
@@ -54,7 +76,7 @@ impl Pumps {
         let pump = Py::new(
             py,
             Pump {
-                engine: engine.clone(),
+                engine: Arc::downgrade(engine),
                 port: port.clone_ref(py),
                 state: AtomicU8::new(IDLE),
                 timer: Mutex::new(None),
@@ -95,9 +117,10 @@ impl Pumps {
     }
 
     /// Notes a batch in flight; forgets those that have ended.
-    fn started(&self, py: Python<'_>, port: Py<Port>, batch: Py<PyWeakrefReference>) {
+    fn note(&self, py: Python<'_>, port: Py<Port>, batch: &Py<Batch>) -> PyResult<()> {
+        let reference = PyWeakrefReference::new(batch.bind(py).as_any())?.unbind();
         let mut running = unpoisoned(&self.running);
-        running.push((port, batch));
+        running.push((port, reference));
         if running.len() > 8 {
             let all = std::mem::take(&mut *running);
             drop(running);
@@ -107,6 +130,7 @@ impl Pumps {
             let mut live: Vec<_> = live.collect();
             unpoisoned(&self.running).append(&mut live);
         }
+        Ok(())
     }
 
     /// Abandons batches on loops that have stopped. How many, and whether a running loop other than
@@ -145,7 +169,8 @@ fn in_flight<'py>(
 /// One loop's slot in one batcher; what the loop calls.
 #[pyclass(frozen, module = "carpool._core")]
 pub(crate) struct Pump {
-    engine: Arc<Shared>,
+    /// The engine owns its pumps.
+    engine: Weak<Shared>,
     port: Py<Port>,
     state: AtomicU8,
     timer: Mutex<Option<Py<PyAny>>>,
@@ -154,11 +179,11 @@ pub(crate) struct Pump {
 impl Pump {
     /// After a submit from this loop.
     #[inline]
-    pub(crate) fn nudge(slf: &Bound<'_, Self>) -> PyResult<()> {
+    pub(crate) fn nudge(slf: &Bound<'_, Self>, engine: &Shared) -> PyResult<()> {
         let pump = slf.get();
         let wake = match pump.state.load(Ordering::Acquire) {
             IDLE => true,
-            TIMED => pump.engine.core.pending() >= pump.engine.core.limits().max_batch_size,
+            TIMED => engine.core.pending() >= engine.core.limits().max_batch_size,
             _ => false,
         };
         if wake {
@@ -200,7 +225,7 @@ impl Pump {
 
     /// Runs a batch on this loop if one of its requests came from here, else on a running loop that
     /// owns one; if there is none (all have stopped), here.
-    fn start(slf: &Bound<'_, Self>, batch: Py<Batch>) -> PyResult<()> {
+    fn start(slf: &Bound<'_, Self>, engine: &Shared, batch: Py<Batch>) -> PyResult<()> {
         let py = slf.py();
         let here = &slf.get().port;
         let owners = batch.get().ports(py);
@@ -218,12 +243,12 @@ impl Pump {
                     .getattr("partial")?
                     .call1((run, &batch))?;
                 if port.get().call_soon(py, &call).is_ok() {
-                    slf.get().note(py, port, &batch)?;
+                    engine.pumps.note(py, port, &batch)?;
                     return Ok(());
                 }
             }
         }
-        slf.get().note(py, here.clone_ref(py), &batch)?;
+        engine.pumps.note(py, here.clone_ref(py), &batch)?;
         // Whatever a synchronous handler makes ready is woken by this very call.
         let held = here.get().hold();
         let run = batch
@@ -239,22 +264,19 @@ impl Pump {
         flushed
     }
 
-    fn note(&self, py: Python<'_>, port: Py<Port>, batch: &Py<Batch>) -> PyResult<()> {
-        let reference = PyWeakrefReference::new(batch.bind(py).as_any())?.unbind();
-        self.engine.pumps.started(py, port, reference);
-        Ok(())
-    }
-
     fn pull(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let pump = slf.get();
-        let core = &pump.engine.core;
+        let Some(engine) = pump.engine.upgrade() else {
+            return Ok(());
+        };
+        let core = &engine.core;
         // Scheduled, so that submits made meanwhile do not schedule it again.
         pump.state.store(SCHEDULED, Ordering::Release);
         let mut pulled = core.try_pull(usize::MAX);
         let mut foreign = false;
         if matches!(pulled, Pulled::Wait(None)) && core.pending() > 0 {
-            let (abandoned, others) = pump.engine.pumps.check_homes(py, &pump.port);
+            let (abandoned, others) = engine.pumps.check_homes(py, &pump.port);
             foreign = others;
             if abandoned > 0 {
                 pulled = core.try_pull(usize::MAX);
@@ -262,8 +284,8 @@ impl Pump {
         }
         match pulled {
             Pulled::Batch(batch) => {
-                let batch = Batch::wrap(py, &pump.engine, batch);
-                let started = batch.and_then(|batch| Self::start(slf, batch));
+                let batch = Batch::wrap(py, &engine, batch);
+                let started = batch.and_then(|batch| Self::start(slf, &engine, batch));
                 // The next batch in the next round of the loop: others have their turn in between.
                 if core.pending() > 0 {
                     Self::schedule(slf);
@@ -301,6 +323,8 @@ impl Pump {
     }
 
     fn __repr__(&self) -> String {
-        format!("<carpool pump of {}>", self.engine.name)
+        let engine = self.engine.upgrade();
+        let name = engine.as_ref().map_or("nothing", |engine| &engine.name);
+        format!("<carpool pump of {name}>")
     }
 }
