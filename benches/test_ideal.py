@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from ideal import Ride, latencies, mean_size, simulate
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Generic
 
 from . import _events, _lifecycle
-from ._core import Batch, Engine, Seat
+from ._core import Batch, Engine
 from ._exceptions import WouldDeadlock
 from ._future import Future
 from ._options import Options, max_size, refuse_unknown, timeout_ns
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._types import Answer
+    from ._core import Awaitable
 
 __all__ = ["Batcher", "Lifecycle"]
 
@@ -185,7 +185,7 @@ class Lifecycle:
         ended = event_loop.create_future()
 
         def wake() -> None:
-            event_loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
+            event_loop.call_soon_threadsafe(_set, ended)
 
         started = time.monotonic()
         if not engine.poll_ended(wake):
@@ -261,26 +261,40 @@ class Batcher(Lifecycle, Generic[A, B]):
 
     _pulled = False
 
-    def __init__(
-        self,
-        *,
-        max_batch_size: int = 32,
-        wait_ms: float = 0,
-        max_queue: int = 10_000,
-        overflow: Overflow = "raise",
-        name: str | None = None,
-        **unknown: Any,
-    ) -> None:
-        known = ("max_batch_size", "wait_ms", "max_queue", "overflow", "name")
-        refuse_unknown("Batcher", unknown, known)
-        options = Options(
-            max_batch_size=max_batch_size,
-            wait_ms=wait_ms,
-            max_queue=max_queue,
-            overflow=overflow,
-            name=name,
-        )
-        self._station = Station(options, name or "Batcher", "thread", None)
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            max_batch_size: int = 32,
+            wait_ms: float = 0,
+            max_queue: int = 10_000,
+            overflow: Overflow = "raise",
+            name: str | None = None,
+        ) -> None: ...
+
+    else:
+        # With a better error for options that do not exist.
+        def __init__(
+            self,
+            *,
+            max_batch_size: int = 32,
+            wait_ms: float = 0,
+            max_queue: int = 10_000,
+            overflow: Overflow = "raise",
+            name: str | None = None,
+            **unknown: Any,
+        ) -> None:
+            known = ("max_batch_size", "wait_ms", "max_queue", "overflow", "name")
+            refuse_unknown("Batcher", unknown, known)
+            options = Options(
+                max_batch_size=max_batch_size,
+                wait_ms=wait_ms,
+                max_queue=max_queue,
+                overflow=overflow,
+                name=name,
+            )
+            self._station = Station(options, name or "Batcher", "thread", None)
 
     # ------------------------------------------------------------------------------ callers
 
@@ -291,7 +305,7 @@ class Batcher(Lifecycle, Generic[A, B]):
         """
         return self._station.engine().call(None, item)  # type: ignore[no-any-return]
 
-    def acall(self, item: A, /) -> Answer[B]:
+    def acall(self, item: A, /) -> Awaitable[B]:
         """Submits `item`; an awaitable of its result, for the running event loop."""
         return self._station.engine().acall(None, item)
 
@@ -360,12 +374,12 @@ def _remake(options: dict[str, Any]) -> Batcher[Any, Any]:
     return Batcher(**options)
 
 
-async def _pull(engine: Engine, size: int | None) -> Any:
+async def _pull(engine: Engine, size: int | None) -> Batch[Any, Any] | None:
     """Waits for a batch without blocking the event loop."""
     import asyncio
 
     event_loop = asyncio.get_running_loop()
-    seat: Seat = engine.seat()
+    seat = engine.seat()
     try:
         while True:
             woken = event_loop.create_future()
@@ -380,7 +394,7 @@ async def _pull(engine: Engine, size: int | None) -> Any:
             found = seat.poll(wake, size)
             if found is False:
                 return None
-            if not (found is None or isinstance(found, float)):
+            if isinstance(found, Batch):
                 return found
             timer = None if found is None else event_loop.call_later(found, _set, woken)
             try:

@@ -7,13 +7,28 @@ from contextvars import ContextVar
 from types import GenericAlias
 from typing import Any, Generic, Literal, TypeVar, final
 
-from typing_extensions import disjoint_base
+from typing_extensions import Self, disjoint_base
 
 from ._types import Reason, Rows
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 _R_co = TypeVar("_R_co", covariant=True)
+
+__all__ = [
+    "Awaitable",
+    "Batch",
+    "Call",
+    "Engine",
+    "Port",
+    "Pump",
+    "Run",
+    "Seat",
+    "Ticket",
+    "__version__",
+    "forked",
+    "running",
+]
 
 __version__: str
 
@@ -128,7 +143,9 @@ class Ticket:
 class Seat:
     """A place in the line of those who wait for a batch, for whoever must not block."""
 
-    def poll(self, callback: Callable[[], object], max_size: int | None) -> Any:
+    def poll(
+        self, callback: Callable[[], object], max_size: int | None
+    ) -> Batch[Any, Any] | float | Literal[False] | None:
         """A Batch; or a float, the seconds after which to poll again; or None; or False.
 
         `callback()` comes, from any thread, when polling again is worth it. False: closed and drained.
@@ -224,7 +241,7 @@ class Call:
 
     def __new__(
         cls, binder: Callable[..., Any], simple: bool, awaits: bool, *_args: Any, **_kwargs: Any
-    ) -> Call: ...
+    ) -> Self: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """One result: awaited for handlers made with `async def`, else the caller blocks."""
     def acall(self, *args: Any, **kwargs: Any) -> Any:

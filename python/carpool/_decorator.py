@@ -7,7 +7,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from . import _lifecycle
 from ._batcher import Lifecycle, Station
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ._core import Awaitable
     from ._signatures import Decorator
-    from ._types import Answer, Executor, Overflow
+    from ._types import Executor, Overflow
 
 __all__ = ["AsyncBatchedFunction", "BatchedFunction", "batched"]
 
@@ -45,8 +46,9 @@ class Plan:
             raise TypeError(f"batched decorates a function or method, not {function!r}")
         self.function: Callable[..., Any] = function
         self.options = options
-        self.label = options.name or getattr(function, "__name__", type(function).__name__)
-        call = function if inspect.isroutine(function) else getattr(function, "__call__", function)
+        own_name: str = getattr(function, "__name__", type(function).__name__)
+        self.label = options.name or own_name
+        call = function if inspect.isroutine(function) else function.__call__
         unwrapped = inspect.unwrap(call)
         if inspect.isgeneratorfunction(unwrapped) or inspect.isasyncgenfunction(unwrapped):
             raise TypeError(
@@ -65,7 +67,7 @@ class Plan:
     @functools.cached_property
     def looks(self) -> dict[str, Any]:
         """What a decorated function shows of the one it wraps."""
-        names = functools.WRAPPER_ASSIGNMENTS
+        names: tuple[str, ...] = functools.WRAPPER_ASSIGNMENTS
         looks = {one: getattr(self.function, one) for one in names if hasattr(self.function, one)}
         looks.update(vars(self.function) if inspect.isfunction(self.function) else {})
         looks["__qualname__"] = looks.get("__qualname__", self.label).removesuffix(_WRAPPED)
@@ -109,6 +111,8 @@ class _Decorated(Call, Lifecycle):
     _instances: _Instances
     #: An unbound method: calls bring the instance along.
     _is_method = False
+    __name__: str
+    __qualname__: str
     __wrapped__: Callable[..., Any]
     __signature__: inspect.Signature
 
@@ -171,7 +175,7 @@ class _Decorated(Call, Lifecycle):
             self._become_method()
             self._is_method = True
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+    def __get__(self, instance: Any, owner: type | None = None) -> Self:
         if self._bound or self._plan.kind == "staticmethod":
             return self
         if self._plan.kind == "classmethod":
@@ -205,7 +209,7 @@ class BatchedFunction(_Decorated, Generic[P, R_co]):
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
-        def acall(self, *args: P.args, **kwargs: P.kwargs) -> Answer[R_co]: ...
+        def acall(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R_co]: ...
 
         def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]: ...
 
@@ -215,11 +219,14 @@ class AsyncBatchedFunction(_Decorated, Generic[P, R_co]):
 
     if TYPE_CHECKING:
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Answer[R_co]: ...
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R_co]: ...
 
-        def acall(self, *args: P.args, **kwargs: P.kwargs) -> Answer[R_co]: ...
+        def acall(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R_co]: ...
 
         def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]: ...
+
+
+D = TypeVar("D", bound=_Decorated)
 
 
 class _Instances:
@@ -228,7 +235,7 @@ class _Instances:
     def __init__(self) -> None:
         self._branches: dict[int, tuple[weakref.ref[Any], Branch]] = {}
 
-    def bind(self, method: _Decorated, instance: Any) -> _Decorated:
+    def bind(self, method: D, instance: Any) -> D:
         """The method bound to `instance`, with the batcher that is the instance's own."""
         number = id(instance)
         known = self._branches.get(number)
@@ -286,7 +293,8 @@ def _remake(function: Any, kind: str, options: dict[str, Any]) -> Any:
 
 def _decorate(function: Any, options: Options) -> Any:
     plan = Plan(function, options)
-    made = (AsyncBatchedFunction if plan.is_async else BatchedFunction)(plan)
+    kind: type[_Decorated] = AsyncBatchedFunction if plan.is_async else BatchedFunction
+    made = kind(plan)
     if plan.is_async:
         _mark_as_coroutine_function(made)
     return made
@@ -298,7 +306,7 @@ def _mark_as_coroutine_function(function: Any) -> None:
     else:
         import asyncio.coroutines
 
-        function._is_coroutine = asyncio.coroutines._is_coroutine
+        function._is_coroutine = vars(asyncio.coroutines)["_is_coroutine"]
 
 
 def _typed(function: Callable[..., Any]) -> Decorator:

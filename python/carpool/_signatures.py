@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ._core import Awaitable
     from ._decorator import AsyncBatchedFunction, BatchedFunction
     from ._future import Future
     from ._types import (
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
         A3,
         A4,
         A5,
-        Answer,
         Executor,
         F_co,
         Overflow,
@@ -50,20 +50,20 @@ if TYPE_CHECKING:
 
     class Calls2(Generic[A1, A2, R_co, C_co]):
         def __call__(self, a1: A1 = ..., a2: A2 = ..., /, **names: Any) -> C_co: ...
-        def acall(self, a1: A1 = ..., a2: A2 = ..., /, **names: Any) -> Answer[R_co]: ...
+        def acall(self, a1: A1 = ..., a2: A2 = ..., /, **names: Any) -> Awaitable[R_co]: ...
         def submit(self, a1: A1 = ..., a2: A2 = ..., /, **names: Any) -> Future[R_co]: ...
 
     class BatchedFunction2(Calls2[A1, A2, R_co, R_co], BatchedFunction[[A1, A2], R_co]): ...
 
     class AsyncBatchedFunction2(
-        Calls2[A1, A2, R_co, Answer[R_co]], AsyncBatchedFunction[[A1, A2], R_co]
+        Calls2[A1, A2, R_co, Awaitable[R_co]], AsyncBatchedFunction[[A1, A2], R_co]
     ): ...
 
     class Calls3(Generic[A1, A2, A3, R_co, C_co]):
         def __call__(self, a1: A1 = ..., a2: A2 = ..., a3: A3 = ..., /, **names: Any) -> C_co: ...
         def acall(
             self, a1: A1 = ..., a2: A2 = ..., a3: A3 = ..., /, **names: Any
-        ) -> Answer[R_co]: ...
+        ) -> Awaitable[R_co]: ...
         def submit(
             self, a1: A1 = ..., a2: A2 = ..., a3: A3 = ..., /, **names: Any
         ) -> Future[R_co]: ...
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     class BatchedFunction3(Calls3[A1, A2, A3, R_co, R_co], BatchedFunction[[A1, A2, A3], R_co]): ...
 
     class AsyncBatchedFunction3(
-        Calls3[A1, A2, A3, R_co, Answer[R_co]], AsyncBatchedFunction[[A1, A2, A3], R_co]
+        Calls3[A1, A2, A3, R_co, Awaitable[R_co]], AsyncBatchedFunction[[A1, A2, A3], R_co]
     ): ...
 
     class Calls4(Generic[A1, A2, A3, A4, R_co, C_co]):
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
         ) -> C_co: ...
         def acall(
             self, a1: A1 = ..., a2: A2 = ..., a3: A3 = ..., a4: A4 = ..., /, **names: Any
-        ) -> Answer[R_co]: ...
+        ) -> Awaitable[R_co]: ...
         def submit(
             self, a1: A1 = ..., a2: A2 = ..., a3: A3 = ..., a4: A4 = ..., /, **names: Any
         ) -> Future[R_co]: ...
@@ -90,7 +90,7 @@ if TYPE_CHECKING:
     ): ...
 
     class AsyncBatchedFunction4(
-        Calls4[A1, A2, A3, A4, R_co, Answer[R_co]], AsyncBatchedFunction[[A1, A2, A3, A4], R_co]
+        Calls4[A1, A2, A3, A4, R_co, Awaitable[R_co]], AsyncBatchedFunction[[A1, A2, A3, A4], R_co]
     ): ...
 
     class Calls5(Generic[A1, A2, A3, A4, A5, R_co, C_co]):
@@ -113,7 +113,7 @@ if TYPE_CHECKING:
             a5: A5 = ...,
             /,
             **names: Any,
-        ) -> Answer[R_co]: ...
+        ) -> Awaitable[R_co]: ...
         def submit(
             self,
             a1: A1 = ...,
@@ -130,7 +130,7 @@ if TYPE_CHECKING:
     ): ...
 
     class AsyncBatchedFunction5(
-        Calls5[A1, A2, A3, A4, A5, R_co, Answer[R_co]],
+        Calls5[A1, A2, A3, A4, A5, R_co, Awaitable[R_co]],
         AsyncBatchedFunction[[A1, A2, A3, A4, A5], R_co],
     ): ...
 

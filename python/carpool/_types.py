@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
-
-if TYPE_CHECKING:
-    from typing_extensions import ParamSpec
-else:
-    from typing import ParamSpec
+from typing import Literal, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")  # the parameters of one call
-Q = ParamSpec("Q")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)  # the result of one call
 A = TypeVar("A")  # item of a Batcher
@@ -36,17 +29,3 @@ class Rows(Protocol[R_co]):
 
     def __len__(self, /) -> int: ...
     def __getitem__(self, index: int, /) -> R_co: ...
-
-
-if TYPE_CHECKING:
-
-    class Answer(Coroutine[Any, Any, R_co]):
-        """What `acall` gives: await it, make a task of it, cancel it. (The real class is the core's; its stub may replace this.)"""
-
-        def done(self) -> bool: ...
-        def cancelled(self) -> bool: ...
-        def cancel(self, msg: object = None) -> bool: ...
-        def __await__(self) -> Generator[Any, Any, R_co]: ...
-        def send(self, value: Any, /) -> Any: ...
-        def throw(self, typ: Any, val: Any = None, tb: Any = None, /) -> Any: ...
-        def close(self) -> None: ...

@@ -95,7 +95,7 @@ class Handler:
             complete(batch, results)
 
     def _call(
-        self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], _desk: Desk
+        self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], desk: Desk
     ) -> Any:
         running.set(batch._run)
         if self.context is None:
@@ -168,7 +168,7 @@ class Handler:
             return True
         with self._setting_up:
             if desk.is_set_up:
-                return True
+                return True  # type: ignore[unreachable]  # another thread was faster
             try:
                 desk.context.run(self.setup)
             except BaseException as cause:
