@@ -62,6 +62,8 @@ class Binding:
 
     def lists(self, items: list[Any]) -> tuple[list[list[Any]], dict[str, list[Any]]]:
         """The handler's arguments for a batch of items: positional ones, and those by keyword."""
+        if self.simple:
+            return [items], {}
         columns = [items] if self.one else [list(column) for column in zip(*items, strict=True)]
         names = [one.name for one in self.parameters[self._positional :]]
         by_name = dict(zip(names, columns[self._positional :], strict=True))

@@ -19,6 +19,7 @@ from ._types import P, R_co
 from ._worker import Desk, Handler
 
 if TYPE_CHECKING:
+    import asyncio
     from contextlib import AbstractContextManager
 
     from typing_extensions import Self
@@ -164,9 +165,11 @@ class _Decorated(Call, Lifecycle):
         handler = self._branch.handler
         handler.run(batch, self._station.engine(), self._binding, self._bound, handler.desk)
 
-    def _run_on_loop(self, batch: Batch[Any, Any]) -> None:
+    def _run_on_loop(
+        self, batch: Batch[Any, Any], event_loop: asyncio.AbstractEventLoop
+    ) -> None:
         engine = self._station.engine()
-        self._branch.handler.run_on_loop(batch, engine, self._binding, self._bound)
+        self._branch.handler.run_on_loop(batch, engine, self._binding, self._bound, event_loop)
 
     # ------------------------------------------------------------------------------- methods
 

@@ -66,7 +66,7 @@ class Handler:
         # Where several threads or loops run batches without a desk of their own, they share this one.
         self.desk = Desk()
         self._setting_up = threading.RLock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
 
     # ------------------------------------------------------------------------------ threads
 
@@ -127,7 +127,12 @@ class Handler:
     # -------------------------------------------------------------------------------- loops
 
     def run_on_loop(
-        self, batch: Batch[Any, Any], engine: Engine, binding: Binding, bound: tuple[Any, ...]
+        self,
+        batch: Batch[Any, Any],
+        engine: Engine,
+        binding: Binding,
+        bound: tuple[Any, ...],
+        event_loop: asyncio.AbstractEventLoop,
     ) -> None:
         """Runs a batch on the running event loop: at once, or for `async def` as a task of its own."""
         # Raised further, a KeyboardInterrupt would tear down the loop of all other callers.
@@ -135,30 +140,29 @@ class Handler:
             if not self.is_async:
                 self.run(batch, engine, binding, bound, self.desk)
             elif self._ready(batch, engine, self.desk):
-                self._start(batch, binding, bound)
-
-    def _start(self, batch: Batch[Any, Any], binding: Binding, bound: tuple[Any, ...]) -> None:
-        import asyncio
-
-        positional, by_name = binding.lists(batch.items)
-        context = self.desk.context.copy()
-        context.run(running.set, batch._run)
-        coroutine = self._answer(batch, (*bound, *positional), by_name)
-        task = context.run(asyncio.get_running_loop().create_task, coroutine)
-        # The loop holds its tasks weakly.
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+                positional, by_name = binding.lists(batch.items)
+                context = self.desk.context.copy()
+                context.run(running.set, batch._run)
+                coroutine = self._answer(batch, (*bound, *positional), by_name)
+                # The loop holds its tasks weakly. (A task of its own rather than a coroutine driven by
+                # hand: handlers may ask for the current task, set timeouts, be cancelled.)
+                self._tasks[id(batch)] = context.run(event_loop.create_task, coroutine)
 
     async def _answer(
         self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         try:
-            results = await self._await(args, kwargs)
+            if self.context is None:
+                results = await self.function(*args, **kwargs)
+            else:
+                results = await self._await(args, kwargs)
         except BaseException as error:
             fail(batch, error)
         else:
             with contextlib.suppress(KeyboardInterrupt):
                 complete(batch, results)
+        finally:
+            self._tasks.pop(id(batch), None)
 
     # -------------------------------------------------------------------------------- setup
 

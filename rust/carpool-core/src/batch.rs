@@ -22,6 +22,7 @@ pub(crate) struct Sealed<B: Border> {
 /// before fails what is unanswered with [`Failure::Abandoned`].
 pub struct Batch<B: Border> {
     shared: Arc<Shared<B>>,
+    /// Empty once all have been answered in one step.
     requests: Vec<Claimed<B>>,
     answered: Vec<bool>,
     left: usize,
@@ -52,12 +53,12 @@ impl<B: Border> Batch<B> {
 
     /// How many requests it holds.
     pub fn len(&self) -> usize {
-        self.requests.len()
+        self.answered.len()
     }
 
     /// Never: a batch holds at least one request.
     pub fn is_empty(&self) -> bool {
-        self.requests.is_empty()
+        self.answered.is_empty()
     }
 
     /// How many are unanswered.
@@ -75,7 +76,7 @@ impl<B: Border> Batch<B> {
         since(self.oldest, self.sealed)
     }
 
-    /// Its requests, in order.
+    /// Its requests, in order; none once all have been answered in one step.
     pub fn requests(&self) -> impl Iterator<Item = &Handle<B>> {
         self.requests.iter().map(Claimed::handle)
     }
@@ -114,7 +115,20 @@ impl<B: Border> Batch<B> {
         if let Some(index) = self.answered.iter().position(|&answered| answered) {
             return Err((AnswerError::Answered { index }, answers));
         }
-        Ok(self.prepare(answers.into_iter().enumerate()))
+        let mut delivery = Delivery::of(answers.len());
+        let mut payloads = Vec::with_capacity(answers.len());
+        for (mut claimed, answer) in self.requests.drain(..).zip(answers) {
+            payloads.extend(claimed.release());
+            delivery.add(claimed.into_handle(), answer);
+        }
+        self.answered.fill(true);
+        self.left = 0;
+        Ok(Outgoing {
+            shared: self.shared.clone(),
+            delivery,
+            ended: Some(self.sealed),
+            payloads,
+        })
     }
 
     /// Answers what is unanswered.
@@ -139,7 +153,7 @@ impl<B: Border> Batch<B> {
             self.answered[index] = true;
             self.left -= 1;
             payloads.extend(self.requests[index].release());
-            delivery.add(self.requests[index].handle(), answer);
+            delivery.add(self.requests[index].handle().clone(), answer);
         }
         let ended = (self.left == 0 && !delivery.is_empty()).then_some(self.sealed);
         Outgoing {

@@ -43,6 +43,16 @@ pub trait Border: Sized + Send + Sync + 'static {
     /// Carries out what `wake` noted; called once per routing step.
     fn fire(wakes: Self::Wakes);
 
+    /// Tells the callers of one routing step. A border that can do better than request by request says
+    /// how.
+    fn tell(requests: Vec<Handle<Self>>) {
+        let mut wakes = Self::Wakes::default();
+        for request in &requests {
+            Self::wake(request, &mut wakes);
+        }
+        Self::fire(wakes);
+    }
+
     /// The waker of a waiter that can run a batch itself, if it is of that kind.
     fn runner(_waiter: &Self::Waiter) -> Option<&std::task::Waker> {
         None

@@ -133,6 +133,12 @@ impl<B: Border> Claimed<B> {
         &self.0
     }
 
+    /// The request alone, once it needs no more than its answer.
+    #[inline]
+    pub(crate) fn into_handle(self) -> Handle<B> {
+        self.0
+    }
+
     /// The payload, until it is released.
     #[inline]
     pub(crate) fn payload(&self) -> Option<&B::Payload> {

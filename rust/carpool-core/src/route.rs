@@ -36,12 +36,12 @@ impl<B: Border> Delivery<B> {
 
     /// Stores the answer of one claimed request.
     #[inline]
-    pub(crate) fn add(&mut self, request: &Handle<B>, answer: B::Answer) {
+    pub(crate) fn add(&mut self, request: Handle<B>, answer: B::Answer) {
         let failed = B::is_failure(&answer);
         match request.reply.deliver(answer) {
             Ok(()) => {
                 self.failed += usize::from(failed);
-                self.delivered.push(request.clone());
+                self.delivered.push(request);
             }
             Err(answer) => self.refused.push(answer),
         }
@@ -51,11 +51,7 @@ impl<B: Border> Delivery<B> {
         for request in &self.delivered {
             request.reply.publish();
         }
-        let mut wakes = B::Wakes::default();
-        for request in &self.delivered {
-            B::wake(request, &mut wakes);
-        }
-        B::fire(wakes);
+        B::tell(self.delivered);
     }
 }
 
@@ -97,7 +93,7 @@ pub(crate) fn fail_unsealed<B: Border>(requests: Vec<Claimed<B>>) {
     let mut payloads = Vec::with_capacity(requests.len());
     for mut claimed in requests {
         payloads.extend(claimed.release());
-        delivery.add(claimed.handle(), B::failure(Failure::Closed));
+        delivery.add(claimed.into_handle(), B::failure(Failure::Closed));
     }
     delivery.publish_and_wake();
     drop(payloads);

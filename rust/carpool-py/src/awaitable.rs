@@ -893,7 +893,7 @@ unsafe extern "C" fn cancel(
             if let Some(ready) = (*object).take_hold(NonNull::new_unchecked(object)) {
                 if let Some(link) = (*object).link() {
                     let port = link.port.clone_ref(py);
-                    if port.get().push(Ready::Done(ready)) {
+                    if port.get().push(vec![Ready::Done(ready)]) {
                         Port::schedule(port.bind(py));
                     }
                 }
@@ -950,7 +950,7 @@ unsafe extern "C" fn add_done_callback(
                 let port = link.port.clone_ref(py);
                 if port
                     .get()
-                    .push(Ready::Done(Done(NonNull::new_unchecked(object))))
+                    .push(vec![Ready::Done(Done(NonNull::new_unchecked(object)))])
                 {
                     Port::schedule(port.bind(py));
                 }

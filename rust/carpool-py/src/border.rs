@@ -66,10 +66,7 @@ impl Held {
 
 /// The requests of one routing step whose callers are to be told.
 #[derive(Default)]
-pub(crate) struct Wakes {
-    threads: Vec<Waker>,
-    python: Vec<Handle<PyBorder>>,
-}
+pub(crate) struct Wakes(Vec<Handle<PyBorder>>);
 
 impl Border for PyBorder {
     type Payload = Payload;
@@ -88,19 +85,25 @@ impl Border for PyBorder {
 
     #[inline]
     fn wake(request: &Handle<Self>, wakes: &mut Wakes) {
-        match request.waiter() {
-            Waiter::Thread(waker) | Waiter::Caller(waker) => wakes.threads.push(waker.clone()),
-            Waiter::Loop(_) | Waiter::Future { .. } => wakes.python.push(request.clone()),
-        }
+        wakes.0.push(request.clone());
     }
 
     fn fire(wakes: Wakes) {
-        if !wakes.python.is_empty() {
+        Self::tell(wakes.0);
+    }
+
+    fn tell(requests: Vec<Handle<Self>>) {
+        let blocked = |request: &Handle<Self>| {
+            matches!(request.waiter(), Waiter::Thread(_) | Waiter::Caller(_))
+        };
+        if !requests.iter().all(blocked) {
             // Whoever routes is a Python thread; most often attached already.
-            Python::attach(|py| tell(py, &wakes.python));
+            Python::attach(|py| tell(py, &requests));
         }
-        for waker in wakes.threads {
-            waker.wake();
+        for request in &requests {
+            if let Waiter::Thread(waker) | Waiter::Caller(waker) = request.waiter() {
+                waker.wake_by_ref();
+            }
         }
     }
 
@@ -122,22 +125,31 @@ impl Border for PyBorder {
 
 /// Loops first, since that only schedules; futures last, since their callbacks are the users'.
 fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
-    let mut ports: Vec<&Py<Port>> = Vec::new();
+    let mut ports: Vec<(&Py<Port>, Vec<Ready>)> = Vec::new();
     for request in requests {
-        if let Waiter::Loop(link) = request.waiter() {
-            let answer = request
-                .reply()
-                .take()
-                .unwrap_or(Answer::Failure(Failure::Expired));
-            if let Some(ready) = link.settle(py, answer) {
-                if link.port.get().push(Ready::Done(ready)) {
-                    ports.push(&link.port);
-                }
+        let Waiter::Loop(link) = request.waiter() else {
+            continue;
+        };
+        let answer = request
+            .reply()
+            .take()
+            .unwrap_or(Answer::Failure(Failure::Expired));
+        let Some(done) = link.settle(py, answer) else {
+            continue;
+        };
+        let place = match ports.iter().position(|(port, _)| port.is(&link.port)) {
+            Some(place) => place,
+            None => {
+                ports.push((&link.port, Vec::with_capacity(requests.len())));
+                ports.len() - 1
             }
-        }
+        };
+        ports[place].1.push(Ready::Done(done));
     }
-    for port in ports {
-        Port::schedule(port.bind(py));
+    for (port, ready) in ports {
+        if port.get().push(ready) {
+            Port::schedule(port.bind(py));
+        }
     }
     for request in requests {
         if let Waiter::Future { future, engine, .. } = request.waiter() {

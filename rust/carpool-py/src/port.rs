@@ -225,10 +225,15 @@ impl Port {
         }
     }
 
-    /// Adds an awaitable that became done; true for the first since the last flush: `schedule` then.
-    #[inline]
-    pub(crate) fn push(&self, ready: Ready) -> bool {
-        self.ready().push(ready);
+    /// Adds what is to be called; true for the first since the last flush: `schedule` then.
+    pub(crate) fn push(&self, mut ready: Vec<Ready>) -> bool {
+        let mut known = self.ready();
+        if known.is_empty() {
+            *known = ready;
+        } else {
+            known.append(&mut ready);
+        }
+        drop(known);
         !self.scheduled.swap(true, Ordering::AcqRel)
     }
 
@@ -306,7 +311,7 @@ impl Port {
     /// Has `callable()` called from the loop; from any thread. However many come before the loop's next
     /// round, it is woken once. On a closed loop nothing happens.
     fn post(slf: &Bound<'_, Self>, callable: Py<PyAny>) {
-        if slf.get().push(Ready::Call(callable)) {
+        if slf.get().push(vec![Ready::Call(callable)]) {
             Self::schedule(slf);
         }
     }

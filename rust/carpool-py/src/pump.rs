@@ -238,10 +238,11 @@ impl Pump {
                     .get()
                     .owner(py)
                     .getattr(py, intern!(py, "_run_on_loop"))?;
-                let call = py
-                    .import("functools")?
-                    .getattr("partial")?
-                    .call1((run, &batch))?;
+                let Some(event_loop) = port.get().event_loop(py) else {
+                    continue;
+                };
+                let partial = py.import("functools")?.getattr("partial")?;
+                let call = partial.call1((run, &batch, event_loop))?;
                 if port.get().call_soon(py, &call).is_ok() {
                     engine.pumps.note(py, port, &batch)?;
                     return Ok(());
@@ -250,11 +251,15 @@ impl Pump {
         }
         engine.pumps.note(py, here.clone_ref(py), &batch)?;
         // Whatever a synchronous handler makes ready is woken by this very call.
+        let Some(event_loop) = here.get().event_loop(py) else {
+            return Ok(());
+        };
         let held = here.get().hold();
-        let run = batch
-            .get()
-            .owner(py)
-            .call_method1(py, intern!(py, "_run_on_loop"), (batch,));
+        let run = batch.get().owner(py).call_method1(
+            py,
+            intern!(py, "_run_on_loop"),
+            (batch, event_loop),
+        );
         let flushed = if held {
             Port::flush(here.bind(py))
         } else {
