@@ -42,7 +42,7 @@ impl<B: Border> Seat<B> {
         let shared = &self.shared;
         let now = shared.clock.now();
         let pulled = shared.locked(|state, out| {
-            let led = state.slots.leave(self.number);
+            let led = state.slots.leave(self.number, &mut out.spent);
             state.take_in(shared, out);
             if state.is_drained(shared) {
                 state.settle(shared, now, out);
@@ -77,7 +77,7 @@ impl<B: Border> Seat<B> {
     pub fn leave(&mut self) {
         let now = self.shared.clock.now();
         self.shared.locked(|state, out| {
-            state.slots.leave(self.number);
+            state.slots.leave(self.number, &mut out.spent);
             state.settle(&self.shared, now, out);
         });
     }

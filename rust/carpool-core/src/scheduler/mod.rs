@@ -93,6 +93,8 @@ pub(crate) struct Keeper<B: Border> {
 /// What is to be done once the lock is released.
 pub(crate) struct Outbox<B: Border> {
     pub(crate) wakes: Vec<Waker>,
+    /// The waker of a seat that left the line.
+    pub(crate) spent: Option<Waker>,
     pub(crate) garbage: Vec<Handle<B>>,
     pub(crate) failing: Vec<Claimed<B>>,
     /// Overdue requests, ended, with the payloads that are to be dropped.
@@ -103,6 +105,7 @@ impl<B: Border> Default for Outbox<B> {
     fn default() -> Self {
         Self {
             wakes: Vec::new(),
+            spent: None,
             garbage: Vec::new(),
             failing: Vec::new(),
             expired: Vec::new(),
@@ -166,8 +169,8 @@ impl<B: Border> Shared<B> {
         if !out.expired.is_empty() {
             crate::route::tell_expired(out.expired);
         }
-        // Garbage goes last: dropping a waiter may run the border's code.
-        drop(out.garbage);
+        // Garbage goes last: dropping a waiter or a waker may run the border's code.
+        drop((out.garbage, out.spent));
     }
 
     /// Brings everything in line after a change that a waiting slot, caller or close may care about.

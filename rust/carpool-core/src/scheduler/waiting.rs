@@ -30,14 +30,15 @@ impl Waiting {
         self.seats
     }
 
-    /// Takes a seat out of the line; true when it led.
-    pub(crate) fn leave(&mut self, seat: u64) -> bool {
+    /// Takes a seat out of the line; true when it led. Its waker is the caller's to drop: that may run
+    /// the border's code.
+    pub(crate) fn leave(&mut self, seat: u64, spent: &mut Option<Waker>) -> bool {
         if self.owed == Some(seat) {
             self.owed = None;
         }
         match self.line.iter().position(|slot| slot.seat == seat) {
             Some(at) => {
-                self.line.remove(at);
+                *spent = self.line.remove(at).map(|slot| slot.waker);
                 at == 0
             }
             None => false,

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from lives import LIVES
 from models import MODELS
-from mutation import SIMULATION, Mutation
+from mutation import REENTRY, SIMULATION, Mutation
 
 CRATE = Path(__file__).resolve().parent.parent.parent
 ROOT = CRATE.parent.parent
@@ -34,9 +34,12 @@ def copy_crate(to: Path) -> None:
     """The crate alone, with what the loom models need and no other dependency."""
     # Not with the times of the originals: cargo would take the last build for a fresh one.
     shutil.copytree(CRATE / "src", to / "src", copy_function=shutil.copy)
-    for test in ("loom", "simulation"):
+    for test in ("loom", SIMULATION, REENTRY):
         folder = Path("tests") / test
-        shutil.copytree(CRATE / folder, to / folder, copy_function=shutil.copy)
+        if (CRATE / folder).exists():
+            shutil.copytree(CRATE / folder, to / folder, copy_function=shutil.copy)
+        else:
+            (to / "tests").mkdir(exist_ok=True)
         shutil.copy(CRATE / "tests" / f"{test}.rs", to / "tests" / f"{test}.rs")
     shutil.copy(ROOT / "Cargo.lock", to / "Cargo.lock")
     manifest = (CRATE / "Cargo.toml").read_text()
@@ -52,15 +55,15 @@ def copy_crate(to: Path) -> None:
 
 
 def cargo(crate: Path, target: Path, test: str, *args: str) -> tuple[int, str]:
-    """Runs a loom model by its name, or the simulation."""
+    """Runs a loom model by its name, or another test."""
     env = os.environ | {
         "RUSTFLAGS": "--cap-lints allow",
         "RUST_BACKTRACE": "0",
         "CARGO_TARGET_DIR": str(target),
     }
     command = ["cargo", "test", "--quiet", "--test"]
-    if test == SIMULATION:
-        command += [SIMULATION, *args]
+    if test in (SIMULATION, REENTRY):
+        command += [test, *args]
     else:
         env["RUSTFLAGS"] += " --cfg loom"
         env["LOOM_MAX_PREEMPTIONS"] = "2"
@@ -132,7 +135,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="carpool-mutations-") as folder:
         crate = Path(folder)
         copy_crate(crate)
-        for test in ("", SIMULATION):
+        for test in ("", SIMULATION, REENTRY):
             code, output = cargo(crate, target, test)
             if code != 0:
                 print(output, "\nthis fails on the source as it is", sep="")

@@ -1,8 +1,8 @@
-"""Mutations that the seeded simulation must catch."""
+"""Mutations that the seeded simulation, or the test of re-entry, must catch."""
 
 from __future__ import annotations
 
-from mutation import SIMULATION, Mutation, mutation
+from mutation import REENTRY, SIMULATION, Mutation, mutation
 
 
 def life(name: str, *parts: str) -> Mutation:
@@ -82,18 +82,17 @@ LIVES = [
     life("slot-never-comes-back", "route.rs", "            state.free_slots += 1;\n", ""),
     life(
         "a-wake-per-request",
-        "route.rs",
-        "            B::wake(request, &mut wakes);\n        }\n        B::fire(wakes);\n    }",
-        "            B::wake(request, &mut wakes);\n            B::fire(std::mem::take(&mut wakes));\n"
+        "border.rs",
+        "            Self::wake(request, &mut wakes);\n        }\n        Self::fire(wakes);\n    }",
+        "            Self::wake(request, &mut wakes);\n            Self::fire(std::mem::take(&mut wakes));\n"
         "        }\n    }",
     ),
     life("forsaken-forgotten", "route.rs", "counters.forsaken += gone;", "let _ = gone;"),
     life(
         "answers-for-the-neighbour",
         "batch.rs",
-        "delivery.add(self.requests[index].handle(), answer);",
-        "let neighbour = index ^ usize::from(index ^ 1 < self.requests.len());\n"
-        "            delivery.add(self.requests[neighbour].handle(), answer);",
+        "self.requests.drain(..).zip(answers) {",
+        "self.requests.drain(..).zip(answers.into_iter().rev()) {",
     ),
     life("dropped-batch-hangs", "batch.rs", "        if self.left > 0 {\n", "        if false {\n"),
     life(
@@ -145,5 +144,27 @@ LIVES = [
         "batch.rs",
         "        self.payloads.clear();",
         "        std::mem::take(&mut self.payloads).into_iter().for_each(std::mem::forget);",
+    ),
+    mutation(
+        "waker-dropped-under-the-lock",
+        REENTRY,
+        "scheduler/waiting.rs",
+        "*spent = self.line.remove(at).map(|slot| slot.waker);",
+        "let _ = spent;\n                self.line.remove(at);",
+    ),
+    mutation(
+        "request-dropped-under-the-lock",
+        REENTRY,
+        PENDING,
+        "                } else {\n                    garbage.push(item);",
+        "                } else {\n                    let _ = &garbage;\n                    drop(item);",
+    ),
+    mutation(
+        "border-called-under-the-lock",
+        REENTRY,
+        SCHEDULER,
+        "        let result = f(&mut crate::sync::lock(&self.state), &mut out);\n",
+        "        let mut state = crate::sync::lock(&self.state);\n"
+        "        let result = f(&mut state, &mut out);\n",
     ),
 ]

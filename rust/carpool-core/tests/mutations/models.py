@@ -244,8 +244,8 @@ MODELS = [
         "seat-left-without-settling",
         "wake::a_wake_for_a_slot_that_left_goes_to_the_next",
         "slot.rs",
-        "            state.slots.leave(self.number);\n            state.settle(&self.shared, now, out);",
-        "            state.slots.leave(self.number);\n            let _ = (now, out);",
+        "            state.slots.leave(self.number, &mut out.spent);\n            state.settle(&self.shared, now, out);",
+        "            state.slots.leave(self.number, &mut out.spent);\n            let _ = (now, out);",
     ),
     mutation(
         "wake-owed-by-who-left",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-#: Caught by tests/simulation.rs instead of a loom model.
+#: Tests that catch mutations beside the loom models.
 SIMULATION = "simulation"
+REENTRY = "reentry"
 
 
 class Edit(NamedTuple):
