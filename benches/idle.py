@@ -88,7 +88,8 @@ def open_batcher(kind: str) -> tuple[Callable[[int], int], Callable[[], None]]:
 
         on_a_thread("serving", serve)
         return batcher, batcher.close
-    served: Any = carpool.batched(executor=kind, **options)(plain)
+    options["executor"] = kind
+    served: Any = carpool.batched(**options)(plain)
     return served, served.close
 
 

@@ -81,8 +81,8 @@ def enter_carpool(order: dict[str, Any], counted: Counted) -> tuple[Call, Close]
     if order["handler"] == "async":
         served: Any = carpool.batched(**options)(awaited)
         return served, served.close
-    where = "loop" if order["handler"] == "plain" else "thread"
-    served = carpool.batched(executor=where, **options)(plain)
+    options["executor"] = "loop" if order["handler"] == "plain" else "thread"
+    served = carpool.batched(**options)(plain)
     return served.acall, served.close
 
 

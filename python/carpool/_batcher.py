@@ -166,7 +166,12 @@ class Lifecycle:
         return ended
 
     async def aclose(self, drain: bool = True, timeout: float | None = None) -> bool:
-        """`close` for coroutines: waits without blocking the event loop."""
+        """`close` for coroutines: waits without blocking the event loop.
+
+        Raises:
+            WouldDeadlock: called with `drain` in the handler, which would wait for itself.
+            TypeError, ValueError: `timeout` is no number, or negative.
+        """
         import asyncio
 
         limit = timeout_ns("timeout", timeout)
@@ -301,16 +306,34 @@ class Batcher(Lifecycle, Generic[A, B]):
     def __call__(self, item: A, /) -> B:
         """Submits `item` and blocks for its result.
 
-        Raises whatever the loop failed the request with; QueueFull, BatcherClosed, BatchAbandoned.
+        What the loop failed the request with is raised as an exception of the caller's own.
+
+        Raises:
+            QueueFull, BatcherClosed: it was refused.
+            BatchLengthError: the loop's rows were not one per request.
+            BatchAbandoned: the loop dropped the batch.
         """
         return self._station.engine().call(None, item)  # type: ignore[no-any-return]
 
     def acall(self, item: A, /) -> Awaitable[B]:
-        """Submits `item`; an awaitable of its result, for the running event loop."""
+        """Submits `item`; an awaitable of its result, for the running event loop.
+
+        Awaiting raises what a plain call would; cancelling cancels the request.
+
+        Raises:
+            QueueFull, BatcherClosed: it was refused.
+            RuntimeError: no event loop runs here.
+        """
         return self._station.engine().acall(None, item)
 
     def submit(self, item: A, /) -> Future[B]:
-        """Submits `item`; a `carpool.Future` of its result."""
+        """Submits `item`; a `carpool.Future` of its result.
+
+        Blocks only to wait for room, with overflow="wait".
+
+        Raises:
+            QueueFull, BatcherClosed: it was refused.
+        """
         future: Future[B] = Future()
         future._ticket = self._station.engine().submit(None, item, future)
         return future
@@ -323,6 +346,9 @@ class Batcher(Lifecycle, Generic[A, B]):
         """The next batch, of at most `max_size` requests; blocks, at most `timeout` seconds.
 
         None: nothing is due (`block=False`), the time is over, or the batcher is closed and drained.
+
+        Raises:
+            TypeError, ValueError: `max_size` is no positive int, or `timeout` no number from 0.
         """
         limit = timeout_ns("timeout", timeout)
         self._pulled = True
@@ -336,7 +362,11 @@ class Batcher(Lifecycle, Generic[A, B]):
             del batch
 
     async def anext_batch(self, max_size: int | None = None) -> Batch[A, B] | None:
-        """`next_batch` for coroutines. None: closed and drained."""
+        """`next_batch` for coroutines. None: closed and drained.
+
+        Raises:
+            TypeError, ValueError: `max_size` is no positive int.
+        """
         size = max_size_of(max_size)
         self._pulled = True
         return await _pull(self._station.engine(), size)

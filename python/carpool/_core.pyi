@@ -49,17 +49,35 @@ class Awaitable(Coroutine[Any, Any, _R_co], Generic[_R_co]):
     def __await__(self) -> Generator[Any, Any, _R_co]: ...
     def __iter__(self) -> Generator[Any, Any, _R_co]: ...
     def __next__(self) -> Any: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """For asyncio's C code, which finds its methods through here."""
     def send(self, value: Any, /) -> Any: ...
     def throw(self, typ: Any, val: Any = None, tb: Any = None, /) -> Any: ...
     def close(self) -> None: ...
-    def done(self) -> bool: ...
-    def cancelled(self) -> bool: ...
-    def result(self) -> _R_co: ...
-    def exception(self) -> BaseException | None: ...
-    def cancel(self, msg: object = None) -> bool: ...
-    def add_done_callback(self, fn: Callable[[Any], object], *, context: Any = None) -> None: ...
-    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int: ...
-    def get_loop(self) -> Any: ...
+    def done(self) -> bool:
+        """Whether it has ended."""
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+    def result(self) -> _R_co:
+        """The result, or its exception raised.
+
+        Raises:
+            asyncio.InvalidStateError: it has not ended.
+        """
+    def exception(self) -> BaseException | None:
+        """The exception, or None.
+
+        Raises:
+            asyncio.InvalidStateError: it has not ended.
+        """
+    def cancel(self, msg: object = None) -> bool:
+        """Gives up; False when it has ended already."""
+    def add_done_callback(self, fn: Callable[[Any], object], *, context: Any = None) -> None:
+        """Has `fn(self)` called from its event loop once it has ended."""
+    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
+        """Forgets `fn`; how often it had been added."""
+    def get_loop(self) -> Any:
+        """The event loop it belongs to."""
     def _make_cancelled_error(self) -> BaseException: ...
 
 @final
@@ -74,7 +92,7 @@ class Batch(Generic[_A, _B]):
         """The items, in order of arrival."""
     @property
     def reason(self) -> Reason:
-        """Why it left."""
+        """Why it left: "full", "wait", "cost", "idle", "gather", "flush" or "close"."""
     @property
     def waited_ms(self) -> float:
         """How long the oldest request had waited when the batch was sealed, in milliseconds."""
@@ -99,12 +117,25 @@ class Batch(Generic[_A, _B]):
     def fail(self, error: BaseException, /) -> None:
         """Fails every unanswered request; each caller gets an exception of its own.
 
-        Raises AlreadyAnswered if there is none.
+        Raises:
+            AlreadyAnswered: there is none.
+            TypeError: `error` is no exception.
         """
-    def set(self, index: int, result: _B, /) -> None:
-        """Answers one request. Raises IndexError, AlreadyAnswered."""
+    def set(self, index: int, result: _B | Exception, /) -> None:
+        """Answers the request of `items[index]`; an exception as its result fails it.
+
+        Raises:
+            IndexError: the batch has no such request.
+            AlreadyAnswered: it has its answer already.
+        """
     def fail_item(self, index: int, error: BaseException, /) -> None:
-        """Fails one request. Raises IndexError, AlreadyAnswered."""
+        """Fails the request of `items[index]`.
+
+        Raises:
+            IndexError: the batch has no such request.
+            AlreadyAnswered: it has its answer already.
+            TypeError: `error` is no exception.
+        """
 
 @final
 class Run:

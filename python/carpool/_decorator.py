@@ -20,13 +20,12 @@ from ._worker import Desk, Handler
 
 if TYPE_CHECKING:
     import asyncio
-    from contextlib import AbstractContextManager
 
     from typing_extensions import Self
 
     from ._core import Awaitable
     from ._signatures import Decorator
-    from ._types import Executor, Overflow
+    from ._types import Entered, Executor, Overflow
 
 __all__ = ["AsyncBatchedFunction", "BatchedFunction", "batched"]
 
@@ -131,10 +130,13 @@ class _Decorated(Call, Lifecycle):
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submits one call; a `carpool.Future` of its result.
 
+        Blocks only to wait for room, with overflow="wait".
+
         Raises:
             TypeError: the arguments do not fit.
-            QueueFull, BatcherClosed: it was refused.
+            QueueFull, BatcherClosed, SetupError: it was refused.
             WouldDeadlock: it would wait for room where that can never come.
+            RuntimeError: the handler runs on event loops (executor="loop") and none runs here.
         """
         if self._is_method:
             bound, rest = self._of_instance(args)
@@ -165,9 +167,7 @@ class _Decorated(Call, Lifecycle):
         handler = self._branch.handler
         handler.run(batch, self._station.engine(), self._binding, self._bound, handler.desk)
 
-    def _run_on_loop(
-        self, batch: Batch[Any, Any], event_loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def _run_on_loop(self, batch: Batch[Any, Any], event_loop: asyncio.AbstractEventLoop) -> None:
         engine = self._station.engine()
         self._branch.handler.run_on_loop(batch, engine, self._binding, self._bound, event_loop)
 
@@ -210,11 +210,48 @@ class BatchedFunction(_Decorated, Generic[P, R_co]):
 
     if TYPE_CHECKING:
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+            """Submits one call and blocks for its result.
 
-        def acall(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R_co]: ...
+            What the handler raised is raised as an exception of the caller's own, of the same type.
 
-        def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]: ...
+            Raises:
+                TypeError: the arguments do not fit.
+                QueueFull, BatcherClosed, SetupError: it was refused.
+                BatchLengthError: the handler did not return one row per request.
+                HandlerError: the handler raised what no caller can be given a copy of.
+                BatchAbandoned: the batch was lost.
+                WouldDeadlock: it would wait for itself.
+                RuntimeError: the handler runs on event loops (executor="loop") and none runs here.
+            """
+            ...
+
+        def acall(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R_co]:
+            """Submits one call; an awaitable of its result, from any event loop.
+
+            The request is submitted here, not at the first await; cancelling cancels it. Awaiting raises
+            what a plain call would.
+
+            Raises:
+                TypeError: the arguments do not fit.
+                QueueFull, BatcherClosed, SetupError: it was refused.
+                WouldDeadlock: it would wait for itself.
+                RuntimeError: no event loop runs here.
+            """
+            ...
+
+        def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]:
+            """Submits one call; a `carpool.Future` of its result.
+
+            Blocks only to wait for room, with overflow="wait".
+
+            Raises:
+                TypeError: the arguments do not fit.
+                QueueFull, BatcherClosed, SetupError: it was refused.
+                WouldDeadlock: it would wait for room where that can never come.
+                RuntimeError: the handler runs on event loops (executor="loop") and none runs here.
+            """
+            ...
 
 
 class AsyncBatchedFunction(_Decorated, Generic[P, R_co]):
@@ -222,11 +259,17 @@ class AsyncBatchedFunction(_Decorated, Generic[P, R_co]):
 
     if TYPE_CHECKING:
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R_co]: ...
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R_co]:
+            """As `acall`."""
+            ...
 
-        def acall(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R_co]: ...
+        def acall(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R_co]:
+            """As `acall` of a `BatchedFunction`."""
+            ...
 
-        def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]: ...
+        def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]:
+            """As `submit` of a `BatchedFunction`."""
+            ...
 
 
 D = TypeVar("D", bound=_Decorated)
@@ -332,7 +375,7 @@ def batched(
     max_concurrent_batches: int = 1,
     executor: Executor | None = None,
     setup: Callable[[], object] | None = None,
-    context: Callable[[], AbstractContextManager[object]] | None = None,
+    context: Callable[[], Entered] | None = None,
     name: str | None = None,
     **unknown: Any,
 ) -> Any:
@@ -352,9 +395,10 @@ def batched(
         executor: who runs the handler: "thread" (a persistent worker thread; the default for `def`), "loop"
             (the callers' event loop; the default for `async def`) or "caller" (the thread whose call closes
             the batch).
-        setup: called once on the worker before the first batch; if it raises, every pending and later
-            caller gets SetupError.
-        context: called once per batch; the handler runs inside the context manager it returns.
+        setup: called before the first batch, once in each worker thread, or once in all where there is
+            none; if it raises, every pending and later caller gets SetupError.
+        context: called once per batch; the handler runs inside the context manager it returns. That of
+            an `async def` handler may be asynchronous.
         name: in statistics, threads and log lines; default the function's.
 
     Raises:

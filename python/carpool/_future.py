@@ -49,6 +49,8 @@ class Future(_Base[R]):
     def result(self, timeout: float | None = None) -> R:
         """The result; waits at most `timeout` seconds.
 
+        A request that failed raises its error, as a plain call would.
+
         Raises:
             TimeoutError: the time was over.
             CancelledError: it was cancelled.
@@ -60,7 +62,11 @@ class Future(_Base[R]):
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The exception, or None; waits and raises like `result`."""
+        """What `result` would raise for the request, or None; waits at most `timeout` seconds.
+
+        Raises:
+            TimeoutError, CancelledError, WouldDeadlock, BatchAbandoned: as `result`.
+        """
         self._check_wait()
         self._received = True
         return super().exception(timeout)

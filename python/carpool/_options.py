@@ -20,7 +20,12 @@ EXECUTORS = ("thread", "loop", "caller")
 
 @dataclass(frozen=True)
 class Options:
-    """Checked options. What a `Batcher` does not take stays at its default."""
+    """Checked options. What a `Batcher` does not take stays at its default.
+
+    Raises:
+        TypeError: an option is of the wrong type.
+        ValueError: an option is out of range.
+    """
 
     max_batch_size: int = 32
     wait_ms: float = 0
@@ -86,7 +91,12 @@ def timeout_ns(name: str, seconds: float | None) -> int | None:
 
 
 def max_size(value: int | None) -> int | None:
-    """The `max_size` of one pull: None or a positive int."""
+    """The `max_size` of one pull: None or a positive int.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it is not positive.
+    """
     if value is not None:
         _count("max_size", value)
     return value

@@ -13,8 +13,6 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from typing_extensions import Self
 
     from ._core import Awaitable
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
         A3,
         A4,
         A5,
+        Entered,
         Executor,
         F_co,
         Overflow,
@@ -172,7 +171,7 @@ if TYPE_CHECKING:
             max_concurrent_batches: int = 1,
             executor: Executor | None = None,
             setup: Callable[[], object] | None = None,
-            context: Callable[[], AbstractContextManager[object]] | None = None,
+            context: Callable[[], Entered] | None = None,
             name: str | None = None,
         ) -> Decorator: ...
         # def, functions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Literal, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")  # the parameters of one call
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 Overflow = Literal["raise", "wait"]
 Executor = Literal["thread", "loop", "caller"]
+#: What the handler runs inside; the asynchronous kind is for `async def` handlers.
+Entered = AbstractContextManager[object] | AbstractAsyncContextManager[object]
 Reason = Literal["full", "wait", "cost", "idle", "gather", "flush", "close"]
 
 

@@ -49,6 +49,8 @@ def loop(batcher: Batcher[str, int]) -> None:
         slots: list[int | Exception] = [1, ValueError("a")]
         batch.complete(slots)
         batch.set(0, 1)
+        for index, slot in enumerate(slots):
+            batch.set(index, slot)
         batch.fail_item(1, ValueError("a"))
         batch.fail(ValueError("a"))
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -301,6 +301,16 @@ def with_options(texts: list[str]) -> list[int]:
     return [len(text) for text in texts]
 
 
+@asynccontextmanager
+async def amode() -> AsyncGenerator[None, None]:
+    yield
+
+
+@batched(executor="thread", context=amode)
+async def awith_options(texts: list[str]) -> list[int]:
+    return [len(text) for text in texts]
+
+
 def undecorated(texts: list[str]) -> list[int]:
     return [len(text) for text in texts]
 
@@ -309,6 +319,7 @@ def chosen(
     executor: Literal["thread", "caller"] | None, overflow: Literal["raise", "wait"]
 ) -> None:
     assert_type(with_options, BatchedFunction[[str], int])
+    assert_type(awith_options, AsyncBatchedFunction[[str], int])
     made = batched(executor=executor, overflow=overflow)(undecorated)
     assert_type(made, BatchedFunction[[str], int])
     assert_type(batched(undecorated), BatchedFunction[[str], int])
