@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from carpool import Future, QueueFull, batched
+from carpool import Future, QueueFull, WouldDeadlock, batched
 from gates import Gate, identity, in_thread, until
 
 
@@ -144,6 +144,44 @@ def test_a_callback_may_close(gate: Gate) -> None:
     assert second.done()
     until(lambda: f.stats.in_flight == 0)
     assert not f.healthy
+
+
+@pytest.mark.parametrize("executor", ["thread", "caller"])
+def test_a_callback_on_the_worker_may_close_and_drain(executor: str, gate: Gate) -> None:
+    f = batched(gate.handler, executor=executor)
+    first, second = f.submit("first"), f.submit("second")
+    closed: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def close(_: Any) -> None:
+        try:  # the worker cannot wait for itself, so it either need not or is told
+            closed.set_result(f.close())
+        except WouldDeadlock as error:
+            closed.set_result(error)
+
+    first.add_done_callback(close)
+    gate.open()
+    assert first.result(20) == ("answer", "first")
+    assert second.result(20) == ("answer", "second")
+    assert closed.result(20) is not None
+    assert f.close(timeout=20) is True
+
+
+def test_a_callback_on_the_worker_that_calls_is_told_or_served(gate: Gate) -> None:
+    f = batched(gate.handler)
+    first = f.submit("first")
+    called: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def call(_: Any) -> None:
+        try:
+            called.set_result(f("from the callback"))
+        except WouldDeadlock as error:
+            called.set_result(error)
+
+    first.add_done_callback(call)
+    gate.open()
+    outcome = called.result(20)
+    assert isinstance(outcome, WouldDeadlock) or outcome == ("answer", "from the callback")
+    assert f("after") == ("answer", "after")
 
 
 # -- cancelling --------------------------------------------------------------------------------

@@ -286,6 +286,40 @@ def test_a_cancelled_aclose_has_closed_all_the_same(gate: Gate) -> None:
     asyncio.run(main())
 
 
+def test_an_aclose_whose_loop_is_gone_hurts_nobody(
+    gate: Gate, capfd: pytest.CaptureFixture[str]
+) -> None:
+    f = batched(gate.handler)
+    running = f.submit("running")
+    gate.entered()
+
+    async def main() -> None:
+        asyncio.ensure_future(f.aclose())
+        await auntil(lambda: refuses(f))
+
+    asyncio.run(main())
+    gate.open()
+    assert running.result(20) == ("answer", "running")
+    assert f.close(timeout=20) is True
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_closing_by_every_way_at_once(gate: Gate) -> None:
+    async def main() -> None:
+        f = batched(gate.handler)
+        running = f.acall("running")
+        await gate.aentered()
+        closing = [asyncio.ensure_future(f.aclose()) for _ in range(3)]
+        blocking = in_thread(f.close)
+        await auntil(lambda: refuses(f))
+        gate.open()
+        assert await asyncio.gather(*closing) == [True] * 3
+        assert await asyncio.wrap_future(blocking) is True
+        assert await running == ("answer", "running")
+
+    asyncio.run(main())
+
+
 def refuses(f: Any) -> bool:
     try:
         f.submit("probe").cancel()

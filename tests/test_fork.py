@@ -114,6 +114,29 @@ say(running.result(10) == ("held", parent), pending.result(10) == ("pending", pa
     assert said == ["0", "False False 1 1", "True True"]
 
 
+def test_while_a_setup_is_running() -> None:
+    said = run_script(
+        FORKED
+        + """
+setups = []
+def setup():
+    setups.append(os.getpid())
+    entered.set()
+    go.wait(15)
+f = batched(gated, setup=setup)
+running = f.submit(1); entered.wait()
+def inside():
+    go.set()
+    assert f(2) == (2, os.getpid())
+    assert setups[-1] == os.getpid()
+say(child(inside))
+go.set()
+say(running.result(10) == (1, os.getpid()), len(setups))
+"""
+    )
+    assert said == ["0", "True 1"]
+
+
 def test_a_future_that_was_answered_before_stays_so() -> None:
     said = run_script(
         FORKED

@@ -80,6 +80,30 @@ def test_anything_with_a_length_and_places_is_rows(way: str, rows: Any) -> None:
     assert outcomes(way, lambda items: rows)[0] == ["a", "b", "c"]
 
 
+class Endless:
+    """Its places go on for ever, as those of a ring or a lazy data set do."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> str:
+        return "abc"[index % 3]
+
+
+def test_rows_are_taken_by_their_places_and_no_further(way: str) -> None:
+    assert outcomes(way, lambda items: Endless())[0] == ["a", "b", "c"]
+
+
+def test_a_handler_may_use_up_the_list_it_is_given(way: str) -> None:
+    def handler(items: list[int]) -> list[int]:
+        results = []
+        while items:
+            results.append(items.pop(0) + 1)
+        return results
+
+    assert outcomes(way, handler)[0] == [1, 2, 3]
+
+
 def test_a_range_is_rows(way: str) -> None:
     assert outcomes(way, lambda items: range(10, 13))[0] == [10, 11, 12]
 
@@ -295,6 +319,15 @@ def test_rows_of_arrays_of_other_kinds() -> None:
     assert f(2) is None
     assert f(3).shape == (2, 3)
     assert bool(f(4)) is True
+
+
+def test_rows_of_a_structured_array_are_copies_too() -> None:
+    numpy = pytest.importorskip("numpy")
+    made = numpy.array([(1, 0.5), (2, 1.5), (3, 2.5)], dtype=[("n", "i4"), ("x", "f8")])
+    rows, _ = outcomes("thread", lambda items: made)
+    made["n"] = -1
+    assert [row["n"] for row in rows] == [1, 2, 3]
+    assert [row["x"] for row in rows] == [0.5, 1.5, 2.5]
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (4, 3), (0, 3)])

@@ -115,6 +115,13 @@ def test_an_instance_pickles_and_copies_after_use() -> None:
     assert vars(pickle.loads(pickle.dumps(model))) == {"scale": 3}
 
 
+def test_a_bound_method_pickles_with_its_instance() -> None:
+    model = picklable.Model(3)
+    assert model.embed(2) == 6
+    assert pickle.loads(pickle.dumps(model.embed))(5) == 15
+    assert pickle.loads(pickle.dumps(model.encode))(5) == 8
+
+
 def test_cloudpickle_carries_a_local_function_with_its_options() -> None:
     cloudpickle = pytest.importorskip("cloudpickle")
     factor = 5
