@@ -36,13 +36,13 @@ class Binding:
             )
         self.name = name
         self.parameters = parameters
-        self.signature = inspect.Signature(
+        self.signature: inspect.Signature = inspect.Signature(
             [one.replace(annotation=_of_one(one.annotation)) for one in parameters],
             return_annotation=_of_one(signature.return_annotation),
         )
-        self.one = len(parameters) == 1
+        self.one: bool = len(parameters) == 1
         #: One positional argument is the item itself: nothing to bind.
-        self.simple = self.one and parameters[0].kind in _POSITIONAL
+        self.simple: bool = self.one and parameters[0].kind in _POSITIONAL
         self._positional = sum(one.kind in _POSITIONAL for one in parameters)
 
     def item(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

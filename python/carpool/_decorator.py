@@ -38,7 +38,7 @@ class Plan:
     """
 
     def __init__(self, function: Any, options: Options) -> None:
-        self.kind = "function"
+        self.kind: str = "function"
         if isinstance(function, (staticmethod, classmethod)):
             self.kind = type(function).__name__
             function = function.__func__
@@ -47,7 +47,7 @@ class Plan:
         self.function: Callable[..., Any] = function
         self.options = options
         own_name: str = getattr(function, "__name__", type(function).__name__)
-        self.label = options.name or own_name
+        self.label: str = options.name or own_name
         call = function if inspect.isroutine(function) else function.__call__
         unwrapped = inspect.unwrap(call)
         if inspect.isgeneratorfunction(unwrapped) or inspect.isasyncgenfunction(unwrapped):
@@ -55,14 +55,16 @@ class Plan:
                 f"{self.label}: a batched function returns one list per batch; "
                 f"generators (streaming) are not supported"
             )
-        self.is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(unwrapped)
-        self.executor = options.executor or ("loop" if self.is_async else "thread")
+        self.is_async: bool = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
+            unwrapped
+        )
+        self.executor: str = options.executor or ("loop" if self.is_async else "thread")
         if self.is_async and self.executor == "caller":
             raise TypeError(
                 f"{self.label}: executor='caller' runs the handler in a calling thread; "
                 f"an `async def` handler needs 'loop' or 'thread'"
             )
-        self.free = Binding(function, self.label, bound=self.kind == "classmethod")
+        self.free: Binding = Binding(function, self.label, bound=self.kind == "classmethod")
 
     @functools.cached_property
     def looks(self) -> dict[str, Any]:
@@ -95,8 +97,8 @@ class Branch:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.station = plan.station()
-        self.handler = plan.handler()
+        self.station: Station = plan.station()
+        self.handler: Handler = plan.handler()
         closing = weakref.finalize(self, Station.release, self.station)
         closing.atexit = False
 

@@ -32,7 +32,7 @@ class Desk:
     """What stays between the batches of one worker: its context, its event loop if it needs one."""
 
     def __init__(self) -> None:
-        self.context = contextvars.Context()
+        self.context: contextvars.Context = contextvars.Context()
         self.is_set_up = False
         self._event_loop: asyncio.AbstractEventLoop | None = None
 
@@ -61,10 +61,10 @@ class Handler:
         self.function = function
         self.is_async = is_async
         self.name = name
-        self.setup = options.setup
-        self.context = options.context
+        self.setup: Callable[[], object] | None = options.setup
+        self.context: Callable[[], Any] | None = options.context
         # Where several threads or loops run batches without a desk of their own, they share this one.
-        self.desk = Desk()
+        self.desk: Desk = Desk()
         self._setting_up = threading.RLock()
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
