@@ -331,10 +331,7 @@ impl Run {
                 self.pending.compact(&mut garbage);
                 self.bury(garbage);
                 assert_eq!(self.pending.len(), self.plain.live().count());
-                // The group without a key is kept for its buffers.
-                let keys = self.plain.keys();
-                let kept = usize::from(self.pending.groups() > keys.len() && !keys.contains(&0));
-                assert_eq!(self.pending.groups(), keys.len() + kept);
+                assert_eq!(self.pending.groups(), self.plain.keys().len());
             }
             Step::Clear => {
                 let all = self.pending.clear();

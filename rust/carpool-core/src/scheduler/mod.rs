@@ -4,6 +4,7 @@
 //! or meets a full queue, a close. Nothing of the border runs under the lock: wakes and dropped
 //! handles are collected in an [`Outbox`] and let go after unlocking.
 
+mod group;
 pub mod pending;
 pub mod policy;
 mod waiting;

@@ -9,9 +9,9 @@
 //! A request that ended while it was queued stays as a dead handle: its payload and its place in the
 //! count are free already. Dead heads are dropped whenever somebody looks, the rest by `compact`.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeSet;
 
+use super::group::Groups;
 use super::policy::View;
 use crate::clock::Nanos;
 use crate::limits::Limits;
@@ -25,147 +25,9 @@ pub trait Queued {
     fn is_live(&self) -> bool;
 }
 
-/// Keys are numbers handed out by the border: mixing them is enough. (Finalizer of SplitMix64;
-/// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.)
-#[derive(Default)]
-struct Mix(u64);
-
-impl Hasher for Mix {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-    fn write_u64(&mut self, key: u64) {
-        let mut z = (self.0 ^ key).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        self.0 = z ^ (z >> 31);
-    }
-}
-
-/// Where a group stands in the indices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Head {
-    urgency: Nanos,
-    arrival: Nanos,
-    full: bool,
-}
-
-struct Lane<H> {
-    /// Urgency − arrival, the same for all of the lane.
-    offset: i64,
-    queue: VecDeque<H>,
-}
-
-struct Group<H> {
-    lanes: Vec<Lane<H>>,
-    len: usize,
-    cost: u64,
-    indexed: Option<Head>,
-}
-
-impl<H: Queued> Group<H> {
-    fn new() -> Self {
-        Self {
-            lanes: Vec::new(),
-            len: 0,
-            cost: 0,
-            indexed: None,
-        }
-    }
-
-    fn push(&mut self, item: H) {
-        let terms = item.terms();
-        let offset = terms.urgency.wrapping_sub(terms.arrival) as i64;
-        self.cost = self.cost.saturating_add(terms.cost);
-        self.len += 1;
-        let lane = match self.lanes.iter_mut().position(|lane| lane.offset == offset) {
-            Some(at) => &mut self.lanes[at],
-            None => {
-                self.lanes.push(Lane {
-                    offset,
-                    queue: VecDeque::new(),
-                });
-                self.lanes.last_mut().expect("just pushed")
-            }
-        };
-        lane.queue.push_back(item);
-    }
-
-    /// The lane whose head goes first.
-    fn first_lane(&self) -> Option<usize> {
-        if let [lane] = self.lanes.as_slice() {
-            return (!lane.queue.is_empty()).then_some(0);
-        }
-        let heads = self.lanes.iter().enumerate();
-        heads
-            .filter_map(|(at, lane)| lane.queue.front().map(|head| (head.terms().urgency, at)))
-            .min()
-            .map(|(_, at)| at)
-    }
-
-    fn pop(&mut self, lane: usize) -> Option<H> {
-        let item = self.lanes[lane].queue.pop_front()?;
-        self.len -= 1;
-        self.cost = self.cost.saturating_sub(item.terms().cost);
-        Some(item)
-    }
-
-    /// Drops dead heads; afterwards every lane begins with a live request or is empty.
-    fn prune(&mut self, garbage: &mut Vec<H>) {
-        for at in 0..self.lanes.len() {
-            while self.lanes[at]
-                .queue
-                .front()
-                .is_some_and(|head| !head.is_live())
-            {
-                garbage.extend(self.pop(at));
-            }
-        }
-        if self.lanes.len() > 1 {
-            self.lanes.retain(|lane| !lane.queue.is_empty());
-        }
-    }
-
-    fn head(&self, limits: &Limits) -> Option<Head> {
-        let urgency = self.lanes[self.first_lane()?]
-            .queue
-            .front()?
-            .terms()
-            .urgency;
-        let heads = self.lanes.iter().filter_map(|lane| lane.queue.front());
-        let arrival = heads.map(|head| head.terms().arrival).min()?;
-        let full = self.len >= limits.max_batch_size || self.cost >= limits.max_batch_cost;
-        Some(Head {
-            urgency,
-            arrival,
-            full,
-        })
-    }
-
-    /// Count and cost of the live requests, no further than `enough` of them.
-    fn live(&self, enough: usize) -> (usize, u64) {
-        let (mut count, mut cost) = (0, 0_u64);
-        for item in self.lanes.iter().flat_map(|lane| &lane.queue) {
-            if count == enough {
-                break;
-            }
-            if item.is_live() {
-                count += 1;
-                cost = cost.saturating_add(item.terms().cost);
-            }
-        }
-        (count, cost)
-    }
-}
-
 /// All pending requests of one batcher.
 pub struct Pending<H> {
-    groups: HashMap<u64, Group<H>, BuildHasherDefault<Mix>>,
+    groups: Groups<H>,
     by_urgency: BTreeSet<(Nanos, u64)>,
     by_arrival: BTreeSet<(Nanos, u64)>,
     full: BTreeSet<(Nanos, u64)>,
@@ -177,7 +39,7 @@ impl<H: Queued> Pending<H> {
     /// Nothing pending.
     pub fn new(limits: Limits) -> Self {
         Self {
-            groups: HashMap::default(),
+            groups: Groups::new(),
             by_urgency: BTreeSet::new(),
             by_arrival: BTreeSet::new(),
             full: BTreeSet::new(),
@@ -204,7 +66,7 @@ impl<H: Queued> Pending<H> {
     /// Queues one request behind those of its key and priority.
     pub fn push(&mut self, item: H) {
         let key = item.terms().key;
-        let group = self.groups.entry(key).or_insert_with(Group::new);
+        let group = self.groups.of(key);
         group.push(item);
         self.len += 1;
         // Only a new head or a group that becomes full changes an index.
@@ -223,7 +85,7 @@ impl<H: Queued> Pending<H> {
 
     /// Brings the indices in line with one group, and forgets it when it is empty.
     fn index(&mut self, key: u64) {
-        let Some(group) = self.groups.get_mut(&key) else {
+        let Some(group) = self.groups.get_mut(key) else {
             return;
         };
         let (before, now) = (group.indexed, group.head(&self.limits));
@@ -243,15 +105,14 @@ impl<H: Queued> Pending<H> {
                 }
             }
         }
-        // A batcher without keys lives in one group: keep its buffers.
-        if empty && key != 0 {
-            self.groups.remove(&key);
+        if empty {
+            self.groups.forget(key);
         }
     }
 
     /// Drops the dead heads of one group; true when its place in the indices changed.
     fn prune(&mut self, key: u64, garbage: &mut Vec<H>) -> bool {
-        let Some(group) = self.groups.get_mut(&key) else {
+        let Some(group) = self.groups.get_mut(key) else {
             return false;
         };
         let before = (group.len, group.indexed);
@@ -261,7 +122,7 @@ impl<H: Queued> Pending<H> {
             return false;
         }
         self.index(key);
-        before.1 != self.groups.get(&key).and_then(|group| group.indexed)
+        before.1 != self.groups.get(key).and_then(|group| group.indexed)
     }
 
     /// The key whose batch goes next: of the groups that are full or whose oldest request arrived no
@@ -273,7 +134,7 @@ impl<H: Queued> Pending<H> {
             let waited = if self.by_arrival.first().is_some_and(ripe) {
                 let groups = &self.groups;
                 self.by_urgency.iter().copied().find(|&(_, key)| {
-                    let head = groups.get(&key).and_then(|group| group.indexed);
+                    let head = groups.get(key).and_then(|group| group.indexed);
                     head.is_some_and(|head| due.is_some_and(|due| head.arrival <= due))
                 })
             } else {
@@ -294,7 +155,7 @@ impl<H: Queued> Pending<H> {
 
     /// What the policy sees of the group of `key`. `some_dead`: requests may have ended while queued.
     pub fn view(&self, key: u64, size: usize, some_dead: bool) -> View {
-        let Some(group) = self.groups.get(&key) else {
+        let Some(group) = self.groups.get(key) else {
             return View::default();
         };
         let Some(head) = group.indexed else {
@@ -316,14 +177,14 @@ impl<H: Queued> Pending<H> {
 
     /// The request of the group of `key` that goes first.
     pub fn head(&self, key: u64) -> Option<&H> {
-        let group = self.groups.get(&key)?;
+        let group = self.groups.get(key)?;
         group.lanes[group.first_lane()?].queue.front()
     }
 
     /// Whether the request that `is_it` knows leaves with the next `size` of the group of `key`, as far
     /// as they fit the cost. Where a group has several priorities only its head is sure to.
     pub fn among_first(&self, key: u64, size: usize, is_it: impl Fn(&H) -> bool) -> bool {
-        let Some(group) = self.groups.get(&key) else {
+        let Some(group) = self.groups.get(key) else {
             return false;
         };
         let Some(first) = group.first_lane() else {
@@ -347,14 +208,14 @@ impl<H: Queued> Pending<H> {
     /// Whether the group of `key` stands among the full ones with only `live` live requests.
     pub fn only_looks_full(&self, key: u64, live: usize) -> bool {
         self.groups
-            .get(&key)
+            .get(key)
             .is_some_and(|group| group.indexed.is_some_and(|head| head.full) && live < group.len)
     }
 
     /// Takes up to `size` requests of the group of `key` that `claim` accepts, most urgent first, as
     /// long as they fit the cost; the first that does not fit stays the head. True when one did not.
     pub fn take(&mut self, key: u64, size: usize, mut claim: impl FnMut(H) -> bool) -> bool {
-        let Some(group) = self.groups.get_mut(&key) else {
+        let Some(group) = self.groups.get_mut(key) else {
             return false;
         };
         let (before, mut taken, mut cost) = (group.len, 0, 0_u64);
@@ -386,15 +247,14 @@ impl<H: Queued> Pending<H> {
 
     /// Drops every dead handle.
     pub fn compact(&mut self, garbage: &mut Vec<H>) {
-        let keys: Vec<u64> = self.groups.keys().copied().collect();
-        for key in keys {
+        for key in self.groups.keys() {
             self.compact_group(key, garbage);
         }
     }
 
     /// Drops every dead handle of the group of `key`.
     pub fn compact_group(&mut self, key: u64, garbage: &mut Vec<H>) {
-        let Some(group) = self.groups.get_mut(&key) else {
+        let Some(group) = self.groups.get_mut(key) else {
             return;
         };
         let before = group.len;
@@ -419,10 +279,7 @@ impl<H: Queued> Pending<H> {
 
     /// Takes everything out, in no particular order over the keys.
     pub fn clear(&mut self) -> Vec<H> {
-        let mut all = Vec::with_capacity(self.len);
-        for (_, group) in self.groups.drain() {
-            all.extend(group.lanes.into_iter().flat_map(|lane| lane.queue));
-        }
+        let all = self.groups.drain().collect();
         self.by_urgency.clear();
         self.by_arrival.clear();
         self.full.clear();

@@ -11,6 +11,7 @@ def life(name: str, *parts: str) -> Mutation:
 
 POLICY = "scheduler/policy.rs"
 PENDING = "scheduler/pending.rs"
+GROUP = "scheduler/group.rs"
 SCHEDULER = "scheduler/mod.rs"
 
 LIVES = [
@@ -37,19 +38,17 @@ LIVES = [
         "if taken > 0 && cost.saturating_add(next) > self.limits.max_batch_cost {",
         "if taken > 1 && cost.saturating_add(next) > self.limits.max_batch_cost {",
     ),
-    life(
-        "last-in-first-out", PENDING, "lane.queue.push_back(item);", "lane.queue.push_front(item);"
-    ),
+    life("last-in-first-out", GROUP, "lane.queue.push_back(item);", "lane.queue.push_front(item);"),
     life("least-urgent-group-first", PENDING, "=> Some(a.min(b)),", "=> Some(a.max(b)),"),
     life(
         "least-urgent-lane-first",
-        PENDING,
+        GROUP,
         "            .min()\n            .map(|(_, at)| at)",
         "            .max()\n            .map(|(_, at)| at)",
     ),
     life(
         "wait-from-the-newest-lane",
-        PENDING,
+        GROUP,
         "heads.map(|head| head.terms().arrival).min()?",
         "heads.map(|head| head.terms().arrival).max()?",
     ),

@@ -1,0 +1,210 @@
+//! Requests of one key, lane by lane, and all such groups by their keys.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::pending::Queued;
+use crate::clock::Nanos;
+use crate::limits::Limits;
+
+/// Keys are numbers handed out by the border: mixing them is enough. (Finalizer of SplitMix64;
+/// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.)
+#[derive(Default)]
+pub(super) struct Mix(u64);
+
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+    fn write_u64(&mut self, key: u64) {
+        let mut z = (self.0 ^ key).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        self.0 = z ^ (z >> 31);
+    }
+}
+
+/// Where a group stands in the indices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) urgency: Nanos,
+    pub(super) arrival: Nanos,
+    pub(super) full: bool,
+}
+
+pub(super) struct Lane<H> {
+    /// Urgency − arrival, the same for all of the lane.
+    offset: i64,
+    pub(super) queue: VecDeque<H>,
+}
+
+pub(super) struct Group<H> {
+    pub(super) lanes: Vec<Lane<H>>,
+    pub(super) len: usize,
+    pub(super) cost: u64,
+    pub(super) indexed: Option<Head>,
+}
+
+impl<H: Queued> Group<H> {
+    pub(super) fn new() -> Self {
+        Self {
+            lanes: Vec::new(),
+            len: 0,
+            cost: 0,
+            indexed: None,
+        }
+    }
+
+    pub(super) fn push(&mut self, item: H) {
+        let terms = item.terms();
+        let offset = terms.urgency.wrapping_sub(terms.arrival) as i64;
+        self.cost = self.cost.saturating_add(terms.cost);
+        self.len += 1;
+        let lane = match self.lanes.iter_mut().position(|lane| lane.offset == offset) {
+            Some(at) => &mut self.lanes[at],
+            None => {
+                self.lanes.push(Lane {
+                    offset,
+                    queue: VecDeque::new(),
+                });
+                self.lanes.last_mut().expect("just pushed")
+            }
+        };
+        lane.queue.push_back(item);
+    }
+
+    /// The lane whose head goes first.
+    pub(super) fn first_lane(&self) -> Option<usize> {
+        if let [lane] = self.lanes.as_slice() {
+            return (!lane.queue.is_empty()).then_some(0);
+        }
+        let heads = self.lanes.iter().enumerate();
+        heads
+            .filter_map(|(at, lane)| lane.queue.front().map(|head| (head.terms().urgency, at)))
+            .min()
+            .map(|(_, at)| at)
+    }
+
+    pub(super) fn pop(&mut self, lane: usize) -> Option<H> {
+        let item = self.lanes[lane].queue.pop_front()?;
+        self.len -= 1;
+        self.cost = self.cost.saturating_sub(item.terms().cost);
+        Some(item)
+    }
+
+    /// Drops dead heads; afterwards every lane begins with a live request or is empty.
+    pub(super) fn prune(&mut self, garbage: &mut Vec<H>) {
+        for at in 0..self.lanes.len() {
+            while self.lanes[at]
+                .queue
+                .front()
+                .is_some_and(|head| !head.is_live())
+            {
+                garbage.extend(self.pop(at));
+            }
+        }
+        if self.lanes.len() > 1 {
+            self.lanes.retain(|lane| !lane.queue.is_empty());
+        }
+    }
+
+    pub(super) fn head(&self, limits: &Limits) -> Option<Head> {
+        let urgency = self.lanes[self.first_lane()?]
+            .queue
+            .front()?
+            .terms()
+            .urgency;
+        let heads = self.lanes.iter().filter_map(|lane| lane.queue.front());
+        let arrival = heads.map(|head| head.terms().arrival).min()?;
+        let full = self.len >= limits.max_batch_size || self.cost >= limits.max_batch_cost;
+        Some(Head {
+            urgency,
+            arrival,
+            full,
+        })
+    }
+
+    /// Count and cost of the live requests, no further than `enough` of them.
+    pub(super) fn live(&self, enough: usize) -> (usize, u64) {
+        let (mut count, mut cost) = (0, 0_u64);
+        for item in self.lanes.iter().flat_map(|lane| &lane.queue) {
+            if count == enough {
+                break;
+            }
+            if item.is_live() {
+                count += 1;
+                cost = cost.saturating_add(item.terms().cost);
+            }
+        }
+        (count, cost)
+    }
+}
+
+/// The groups by key. A batcher without keys has them all at 0: that group needs no look-up, and is
+/// kept with its buffers when it is empty.
+pub(super) struct Groups<H> {
+    plain: Group<H>,
+    keyed: HashMap<u64, Group<H>, BuildHasherDefault<Mix>>,
+}
+
+impl<H: Queued> Groups<H> {
+    pub(super) fn new() -> Self {
+        Self {
+            plain: Group::new(),
+            keyed: HashMap::default(),
+        }
+    }
+
+    /// How many hold a handle.
+    pub(super) fn len(&self) -> usize {
+        self.keyed.len() + usize::from(self.plain.len > 0)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: u64) -> Option<&Group<H>> {
+        match key {
+            0 => Some(&self.plain),
+            key => self.keyed.get(&key),
+        }
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut Group<H>> {
+        match key {
+            0 => Some(&mut self.plain),
+            key => self.keyed.get_mut(&key),
+        }
+    }
+
+    /// The group of `key`, a new one if need be.
+    #[inline]
+    pub(super) fn of(&mut self, key: u64) -> &mut Group<H> {
+        match key {
+            0 => &mut self.plain,
+            key => self.keyed.entry(key).or_insert_with(Group::new),
+        }
+    }
+
+    /// Forgets a key whose group is empty.
+    pub(super) fn forget(&mut self, key: u64) {
+        if key != 0 {
+            self.keyed.remove(&key);
+        }
+    }
+
+    pub(super) fn keys(&self) -> Vec<u64> {
+        self.keyed.keys().copied().chain([0]).collect()
+    }
+
+    /// Takes everything out.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = H> {
+        let plain = std::mem::replace(&mut self.plain, Group::new());
+        let groups = self.keyed.drain().map(|(_, group)| group).chain([plain]);
+        groups.flat_map(|group| group.lanes.into_iter().flat_map(|lane| lane.queue))
+    }
+}
