@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import warnings
@@ -190,7 +191,9 @@ class Lifecycle:
         ended = event_loop.create_future()
 
         def wake() -> None:
-            event_loop.call_soon_threadsafe(_set, ended)
+            # A loop that is closed waits no more.
+            with contextlib.suppress(RuntimeError):
+                event_loop.call_soon_threadsafe(_set, ended)
 
         started = time.monotonic()
         if not engine.poll_ended(wake):

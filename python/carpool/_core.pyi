@@ -251,6 +251,8 @@ class Engine:
         """Refuses (WouldDeadlock) a blocking wait that could never end."""
     def check_chain(self) -> None:
         """Refuses (WouldDeadlock) a wait for the handler inside which this is called."""
+    def on_worker(self) -> Run:
+        """What a worker thread sets `running` to: whoever waits there waits for itself."""
     def flush(self) -> None:
         """Makes everything pending leave as soon as a slot is free."""
     def close(self, drain: bool) -> None:

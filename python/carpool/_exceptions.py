@@ -92,11 +92,18 @@ def private_copy(original: BaseException) -> BaseException:
 
 
 def _twin(original: Exception) -> Exception | None:
+    kind = type(original)
     try:
         twin = copy.copy(original)
     except Exception:  # a constructor or __reduce__ of the user's: anything may come
-        return None
-    if twin is original or type(twin) is not type(original) or twin.args != original.args:
+        # Most often a constructor that takes other arguments than it hands on: pass it by.
+        try:
+            twin = kind.__new__(kind, *original.args)
+            twin.args = original.args
+            twin.__dict__.update(original.__dict__)
+        except Exception:
+            return None
+    if twin is original or type(twin) is not kind or twin.args != original.args:
         return None
     # What exceptions pickle and copy by, their __dict__, leaves out slots.
     for kind in type(original).__mro__:
@@ -106,7 +113,7 @@ def _twin(original: Exception) -> Exception | None:
                     setattr(twin, name, getattr(original, name))
                 except Exception:
                     return None
-    return twin
+    return twin if _text(twin) == _text(original) else None
 
 
 def _slots(kind: type) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def rows(results: Any, count: int, name: str) -> list[Any]:
         raise BatchLengthError(
             f"{name}: the handler returned {found} rows for a batch of {count} requests"
         )
-    return _split(results)
+    return _split(results, count)
 
 
 def _has_no_rows(results: Any) -> bool:
@@ -42,18 +42,19 @@ def _has_no_rows(results: Any) -> bool:
     return not (hasattr(kind, "__len__") and hasattr(kind, "__getitem__"))
 
 
-def _split(results: Any) -> list[Any]:
+def _split(results: Any, count: int) -> list[Any]:
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     if torch is not None and isinstance(results, torch.Tensor):
         return [row.clone() for row in results.unbind(0)]
     if numpy is not None and isinstance(results, numpy.ndarray):
-        # Rows of a flat array are scalars already, unless they are objects.
-        return [row.copy() if isinstance(row, numpy.ndarray) else row for row in results]
-    # Positions, where indexing means labels.
-    by_position = getattr(results, "iloc", results)
-    if by_position is not results:
-        return [by_position[index] for index in range(len(results))]
-    return list(results)
+        # Rows of a flat array are scalars already, but for records.
+        views = (numpy.ndarray, numpy.void)
+        return [row.copy() if isinstance(row, views) else row for row in results]
+    if isinstance(results, (list, tuple)):
+        return list(results)
+    # By place and no further: iterating asks some kinds for labels, and others without end.
+    by_place = getattr(results, "iloc", results)
+    return [by_place[place] for place in range(count)]
 
 
 def _described(results: Any) -> str:

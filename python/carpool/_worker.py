@@ -146,7 +146,9 @@ class Handler:
                 coroutine = self._answer(batch, (*bound, *positional), by_name)
                 # The loop holds its tasks weakly. (A task of its own rather than a coroutine driven by
                 # hand: handlers may ask for the current task, set timeouts, be cancelled.)
-                self._tasks[id(batch)] = context.run(event_loop.create_task, coroutine)
+                task = context.run(event_loop.create_task, coroutine)
+                if not task.done():
+                    self._tasks[id(batch)] = task
 
     async def _answer(
         self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -245,6 +247,8 @@ def start_workers(engine: Engine, count: int) -> list[threading.Thread]:
 
 
 def _work(engine: Engine) -> None:
+    # Handlers run in a context of their own; this one is what callbacks of futures find here.
+    running.set(engine.on_worker())
     desk = Desk()
     while True:
         try:

@@ -83,10 +83,9 @@ impl<B: Border> Ticket<B> {
     /// Others wait for the place, for the end, or for the dead handles to be swept.
     fn must_settle(&self) -> bool {
         let shared = &self.shared;
-        let dead = shared.dead.load(Relaxed);
         shared.lobby.load(SeqCst) > 0
             || shared.admission.is_closed()
-            || (dead > 64 && dead > shared.admission.count())
+            || shared.is_worth_a_sweep(shared.dead.load(Relaxed))
     }
 }
 

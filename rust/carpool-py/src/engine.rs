@@ -17,7 +17,7 @@ use crate::batch::Batch;
 use crate::border::{Answer, Held, Payload, PyBorder, Waiter};
 use crate::port::{Port, inside_loop};
 use crate::pump::{Pump, Pumps};
-use crate::run::{self, Chain};
+use crate::run::{self, Chain, Run};
 use crate::seat::{Seat, Watch, with_parker};
 use crate::{awaitable, errors};
 
@@ -86,9 +86,13 @@ impl Shared {
         if chain.waiting(self.number) < self.core.limits().slots {
             return Ok(());
         }
-        let name = &self.name;
+        let (name, slots) = (&self.name, self.core.limits().slots);
+        let held = match slots {
+            1 => "the only slot".to_owned(),
+            _ => format!("all {slots} slots"),
+        };
         let text = format!(
-            "{name}: called from inside its own handler, which holds the only slot; return first, \
+            "{name}: called from inside its own handler, which holds {held}; return first, \
              submit without waiting, or raise max_concurrent_batches"
         );
         Err(errors::raise(py, "WouldDeadlock", text))
@@ -439,6 +443,11 @@ impl Engine {
         }
     }
 
+    /// What a worker thread of this engine sets `running` to: whoever waits there waits for itself.
+    fn on_worker(&self) -> Run {
+        Run(Chain::new(self.0.number, Vec::new()))
+    }
+
     /// Makes everything pending leave as soon as a slot is free.
     fn flush(&self, py: Python<'_>) {
         self.0.core.flush();
@@ -552,9 +561,8 @@ impl Ticket {
                 .call1((&engine.name, error))?;
             Ok(())
         };
-        if let Err(failed) = say() {
-            failed.write_unraisable(py, None);
-        }
+        // At the end of the process there may be nobody left to tell.
+        drop(say());
     }
 }
 

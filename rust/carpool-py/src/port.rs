@@ -37,6 +37,7 @@ const AT_ONCE: usize = 1024;
 #[pyclass(frozen, module = "carpool._core")]
 pub(crate) struct Port {
     event_loop: Py<PyWeakrefReference>,
+    context: Py<PyDict>,
     ready: Mutex<Vec<Ready>>,
     /// A call of this object is on its way into the loop, or whoever runs there will make one.
     scheduled: AtomicBool,
@@ -103,17 +104,13 @@ fn ports(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     Ok(ports.bind(py))
 }
 
-fn empty_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static EMPTY: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-    let kwargs = EMPTY.get_or_try_init(py, || {
-        let kwargs = PyDict::new(py);
-        kwargs.set_item(
-            "context",
-            py.import("contextvars")?.getattr("Context")?.call0()?,
-        )?;
-        Ok::<_, PyErr>(kwargs.unbind())
-    })?;
-    Ok(kwargs.bind(py).clone().into_any())
+/// The keyword arguments that have a loop call in a context of ours: empty, and the loop's own, since two
+/// loops cannot be inside one context at the same time.
+fn own_context(py: Python<'_>) -> PyResult<Py<PyDict>> {
+    let kwargs = PyDict::new(py);
+    let context = py.import("contextvars")?.getattr("Context")?.call0()?;
+    kwargs.set_item("context", context)?;
+    Ok(kwargs.unbind())
 }
 
 impl Port {
@@ -146,6 +143,7 @@ impl Port {
                 py,
                 Port {
                     event_loop: PyWeakrefReference::new(&event_loop)?.unbind(),
+                    context: own_context(py)?,
                     ready: Mutex::new(Vec::new()),
                     scheduled: AtomicBool::new(false),
                     thread: AtomicU64::new(0),
@@ -196,10 +194,8 @@ impl Port {
         } else {
             intern!(py, "call_soon_threadsafe")
         };
-        let kwargs = empty_context(py)?;
-        event_loop
-            .getattr(name)?
-            .call((callable,), Some(kwargs.cast::<PyDict>()?))?;
+        let kwargs = self.context.bind(py);
+        event_loop.getattr(name)?.call((callable,), Some(kwargs))?;
         Ok(())
     }
 
@@ -213,9 +209,9 @@ impl Port {
         let Some(event_loop) = self.event_loop(py) else {
             return Err(PyRuntimeError::new_err("the event loop is gone"));
         };
-        let kwargs = empty_context(py)?;
+        let kwargs = self.context.bind(py);
         let later = event_loop.getattr(intern!(py, "call_later"))?;
-        later.call((seconds, callable), Some(kwargs.cast::<PyDict>()?))
+        later.call((seconds, callable), Some(kwargs))
     }
 
     fn ready(&self) -> std::sync::MutexGuard<'_, Vec<Ready>> {

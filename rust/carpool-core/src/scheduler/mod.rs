@@ -186,6 +186,14 @@ impl<B: Border> Shared<B> {
         self.clock.now()
     }
 
+    /// Whether so many dead handles are to be dropped: where they outnumber the living, and where
+    /// nothing lives, since an idle batcher keeps no request.
+    #[inline]
+    pub(crate) fn is_worth_a_sweep(&self, dead: usize) -> bool {
+        let living = self.admission.count();
+        dead > 0 && (living == 0 || (dead > 64 && dead > living))
+    }
+
     /// Counts `n` requests of `cost` out of the queue.
     #[inline]
     pub(crate) fn leave_queue(&self, n: usize, cost: u64) {
@@ -445,6 +453,14 @@ impl<B: Border> State<B> {
     /// those who wait for the end.
     pub(crate) fn settle(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
         self.sweep(shared, out);
+        self.inform(shared, now, out);
+        let keeper = self.keeper.as_ref();
+        if keeper.is_some_and(|keeper| !keeper.request.reply.is_pending()) {
+            self.keep_time(None, out);
+        }
+    }
+
+    fn inform(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
         loop {
             self.take_in(shared, out);
             if self.is_drained(shared) {
@@ -527,10 +543,10 @@ impl<B: Border> State<B> {
         }
     }
 
-    /// Drops the dead handles once they may outnumber the living.
+    /// Drops the dead handles once they are worth it.
     fn sweep(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) {
         let dead = shared.dead.load(SeqCst);
-        if dead <= 64 || dead <= shared.admission.count() {
+        if !shared.is_worth_a_sweep(dead) {
             return;
         }
         // After the look at the number: whoever is counted in it has been pushed before.

@@ -125,6 +125,18 @@ LIVES = [
         "timer.is_none_or(",
         "timer.is_some_and(",
     ),
+    life(
+        "idle-batcher-keeps-the-dead",
+        SCHEDULER,
+        "dead > 0 && (living == 0 || (dead > 64 && dead > living))",
+        "dead > 64 && dead > living",
+    ),
+    life(
+        "idle-batcher-keeps-the-keeper",
+        SCHEDULER,
+        "if keeper.is_some_and(|keeper| !keeper.request.reply.is_pending()) {",
+        "if keeper.is_some_and(|_| false) {",
+    ),
     life("wakes-for-nothing", SCHEDULER, "if self.slots.front_sleeps_beyond(until) {", "if true {"),
     life(
         "runner-takes-what-it-is-not-in",

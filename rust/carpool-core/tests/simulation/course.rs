@@ -1,6 +1,8 @@
 //! The course of a run: steps by the die, rest before time moves on, the end; and the books that are
 //! checked after everything that happens.
 
+use std::sync::Arc;
+
 use carpool_core::Failure;
 
 use super::border::{Answer, Bell};
@@ -145,6 +147,12 @@ impl World {
             served || due.is_none(),
             "a batch of key {due:?} is due, a slot is free, and all sleep"
         );
+        if !self.anything_left() && self.running.is_empty() {
+            for (id, entry) in self.plain.all.iter().enumerate() {
+                let handles = Arc::strong_count(entry.ticket.request());
+                assert_eq!(handles, 1, "an idle batcher keeps request {id}");
+            }
+        }
         if self.plain.phase != Phase::Open && !self.anything_left() {
             let waiting = self
                 .chairs
