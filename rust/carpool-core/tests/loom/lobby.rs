@@ -5,9 +5,9 @@ use loom::thread;
 
 use crate::support::{batcher, limits, model, serve, submit};
 
-fn one_place() -> Limits {
+fn places(max_queue: usize) -> Limits {
     Limits {
-        max_queue: 1,
+        max_queue,
         overflow: Overflow::Wait,
         ..limits(1, 0)
     }
@@ -16,7 +16,9 @@ fn one_place() -> Limits {
 #[test]
 fn a_cancel_lets_in_who_waits_for_room() {
     model(|| {
-        let batcher = batcher(one_place());
+        // One stays, so that the cancel has no other reason to look after the queue.
+        let batcher = batcher(places(2));
+        let _stays = submit(&batcher, 0).unwrap();
         let first = submit(&batcher, 1).unwrap();
         let canceller = thread::spawn(move || {
             first.cancel();
@@ -25,14 +27,14 @@ fn a_cancel_lets_in_who_waits_for_room() {
         canceller.join().unwrap();
         // Nobody is left to help it: it must have room by now.
         assert!(second.request().reply().is_pending());
-        assert_eq!(batcher.snapshot().pending, 1);
+        assert_eq!(batcher.snapshot().pending, 2);
     });
 }
 
 #[test]
 fn a_seal_lets_in_who_waits_for_room() {
     model(|| {
-        let batcher = batcher(one_place());
+        let batcher = batcher(places(1));
         let _first = submit(&batcher, 1).unwrap();
         let other = batcher.clone();
         let worker = thread::spawn(move || match other.try_pull(1) {
@@ -49,7 +51,7 @@ fn a_seal_lets_in_who_waits_for_room() {
 #[test]
 fn who_gives_up_in_the_lobby_takes_no_room() {
     model(|| {
-        let batcher = batcher(one_place());
+        let batcher = batcher(places(1));
         let first = submit(&batcher, 1).unwrap();
         let second = submit(&batcher, 2).unwrap();
         let third = submit(&batcher, 3).unwrap();

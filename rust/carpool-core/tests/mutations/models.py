@@ -335,6 +335,9 @@ MODELS = [
         "submit.rs",
         "            || shared.admission.is_closed()\n            ||",
         "            ||",
+        "scheduler/mod.rs",
+        "(living == 0 || (dead > 64 && dead > living))",
+        "dead > 64 && dead > living",
     ),
     mutation(
         "lobby-known-after-the-look",
