@@ -27,6 +27,7 @@ __all__ = [
     "Ticket",
     "__version__",
     "forked",
+    "keep_out",
     "running",
 ]
 
@@ -37,6 +38,9 @@ running: ContextVar[Run]
 
 def forked() -> None:
     """Marks this process as a forked child: every engine belongs to its parent."""
+
+def keep_out(timeout_ms: int) -> bool:
+    """Keeps other threads out of the core, waiting for those inside; for the end of the process."""
 
 @final
 class Awaitable(Coroutine[Any, Any, _R_co], Generic[_R_co]):

@@ -48,6 +48,8 @@ class Plan:
         self.options = options
         own_name: str = getattr(function, "__name__", type(function).__name__)
         self.label: str = options.name or own_name
+        #: How instances reach it.
+        self.attribute: str = getattr(function, "__name__", "")
         call = function if inspect.isroutine(function) else function.__call__
         unwrapped = inspect.unwrap(call)
         if inspect.isgeneratorfunction(unwrapped) or inspect.isasyncgenfunction(unwrapped):
@@ -176,6 +178,7 @@ class _Decorated(Call, Lifecycle):
     # ------------------------------------------------------------------------------- methods
 
     def __set_name__(self, owner: type, name: str) -> None:
+        self._plan.attribute = name
         if self._plan.kind == "function":
             self._become_method()
             self._is_method = True
@@ -191,7 +194,7 @@ class _Decorated(Call, Lifecycle):
 
     def __reduce__(self) -> Any:
         if self._bound:
-            return getattr, (self._bound[0], self._plan.function.__name__)
+            return getattr, (self._bound[0], self._plan.attribute)
         plan = self._plan
         path = self.__dict__.get("__qualname__", "")
         if _stands_at(plan.function.__module__, path) is self:

@@ -18,6 +18,9 @@ __all__ = ["lock", "opened"]
 #: How long the end of the process waits for requests in flight, in seconds, over all batchers.
 EXIT_DRAIN_S = 1.0
 
+#: And how long for threads that are just being told of their ends.
+LEAVE_MS = 200
+
 #: Guards the opening of engines, here and in the classes that own them. Made anew in a forked child,
 #: where whoever held it may not exist.
 lock = threading.RLock()
@@ -64,6 +67,7 @@ def _at_exit() -> None:
     for thread in list(_threads):
         if thread is not threading.current_thread():
             thread.join(_rest(end) / 1e9)
+    _core.keep_out(LEAVE_MS)
 
 
 def _rest(end: float) -> int:

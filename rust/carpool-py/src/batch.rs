@@ -13,6 +13,7 @@ use pyo3::types::{PyList, PyType};
 use crate::border::{Answer, PyBorder, Waiter};
 use crate::engine::{Shared, epoch};
 use crate::errors;
+use crate::guard::Inside;
 use crate::port::Port;
 use crate::run::{Chain, Run};
 
@@ -88,6 +89,7 @@ impl Batch {
     }
 
     fn send(&self, py: Python<'_>, outgoing: Outgoing<PyBorder>) {
+        let _inside = Inside::enter(py);
         let last = outgoing.is_last();
         if last {
             self.chain.end();

@@ -5,11 +5,13 @@ use std::task::Waker;
 
 use carpool_core::request::Handle;
 use carpool_core::{Border, Failure, SystemClock};
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::awaitable::Link;
 use crate::engine::Shared;
 use crate::errors;
+use crate::guard::insist;
 use crate::port::{Port, Ready};
 use crate::run::Chain;
 
@@ -160,10 +162,11 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
             let Some(future) = future.take() else {
                 continue;
             };
-            let told = match errors::outcome(py, engine, answer) {
-                Ok(value) => future.call_method1(py, "_resolve", (value,)),
-                Err(error) => future.call_method1(py, "_reject", (error,)),
-            };
+            let outcome = errors::outcome(py, engine, answer);
+            let told = insist(py, || match &outcome {
+                Ok(value) => future.call_method1(py, intern!(py, "_resolve"), (value,)),
+                Err(error) => future.call_method1(py, intern!(py, "_reject"), (error,)),
+            });
             if let Err(error) = told {
                 error.write_unraisable(py, Some(future.bind(py)));
             }

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::engine::{Engine, Executor, Shared, bind, epoch};
+use crate::guard::Inside;
 
 /// Base class of decorated functions, and of methods bound to an instance.
 ///
@@ -137,6 +138,7 @@ impl Call {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
+        let _inside = Inside::enter(slf.py());
         if slf.get().method.load(Ordering::Relaxed) {
             let (bound, rest) = Self::of_instance(slf, args)?;
             return bound.call(rest, kwargs).map(Bound::unbind);
@@ -158,6 +160,7 @@ impl Call {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
+        let _inside = Inside::enter(slf.py());
         if slf.get().method.load(Ordering::Relaxed) {
             let (bound, rest) = Self::of_instance(slf, args)?;
             let acall = bound.getattr(intern!(slf.py(), "acall"))?;

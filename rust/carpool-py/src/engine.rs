@@ -15,11 +15,12 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::batch::Batch;
 use crate::border::{Answer, Held, Payload, PyBorder, Waiter};
+use crate::guard::Inside;
 use crate::port::{Port, inside_loop};
 use crate::pump::{Pump, Pumps};
 use crate::run::{self, Chain, Run};
 use crate::seat::{Seat, Watch, with_parker};
-use crate::{awaitable, errors};
+use crate::{awaitable, errors, guard};
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
 
@@ -37,6 +38,7 @@ pub(crate) fn epoch() -> u64 {
 #[pyfunction]
 pub(crate) fn forked() {
     EPOCH.fetch_add(1, Ordering::Relaxed);
+    guard::forget_others();
 }
 
 /// Who runs the handler.
@@ -176,7 +178,7 @@ impl Engine {
             let waited = if runs {
                 wait_running(py, shared, parker, &ticket)
             } else {
-                Watch::new(py).wait(py, parker, || ticket.request().reply().is_over())
+                Watch::new(py)?.wait(py, parker, || ticket.request().reply().is_over())
             };
             if let Err(error) = waited {
                 // Interrupted: nobody waits for the answer any more.
@@ -238,7 +240,7 @@ fn wait_running(
     parker: &Parker,
     ticket: &CoreTicket,
 ) -> PyResult<()> {
-    let watch = Watch::new(py);
+    let watch = Watch::new(py)?;
     loop {
         if ticket.request().reply().is_over() {
             return Ok(());
@@ -343,11 +345,13 @@ impl Engine {
 
     /// The answer to `item`; blocks.
     fn call(&self, py: Python<'_>, owner: Py<PyAny>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        let _inside = Inside::enter(py);
         Self::call_blocking(&self.0, py, owner, item)
     }
 
     /// An awaitable of the answer to `item`.
     fn acall(&self, py: Python<'_>, owner: Py<PyAny>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        let _inside = Inside::enter(py);
         Self::call_awaiting(&self.0, py, owner, item)
     }
 
@@ -359,6 +363,7 @@ impl Engine {
         item: Py<PyAny>,
         future: Py<PyAny>,
     ) -> PyResult<Ticket> {
+        let _inside = Inside::enter(py);
         let shared = &self.0;
         let pump = match (shared.executor, Port::current(py)?) {
             (Executor::Loop, None) => return Err(shared.no_loop()),
@@ -391,7 +396,7 @@ impl Engine {
             if reply.is_in_lobby() {
                 let waited = shared
                     .check_wait(py, "a submit that waits for room")
-                    .and_then(|()| Watch::new(py).wait(py, parker, || !reply.is_in_lobby()));
+                    .and_then(|()| Watch::new(py)?.wait(py, parker, || !reply.is_in_lobby()));
                 if let Err(error) = waited {
                     drop(ticket.cancel());
                     return Err(error);
@@ -412,12 +417,13 @@ impl Engine {
         max_size: Option<usize>,
         timeout_ns: Option<u64>,
     ) -> PyResult<Option<Py<Batch>>> {
+        let _inside = Inside::enter(py);
         let size = max_size.unwrap_or(usize::MAX);
         let pulled = if timeout_ns == Some(0) {
             self.0.core.try_pull(size)
         } else {
             let until = timeout_ns.map(|timeout| self.0.core.now().saturating_add(timeout));
-            with_parker(|parker| Watch::new(py).pull(py, &self.0.core, parker, size, until))?
+            with_parker(|parker| Watch::new(py)?.pull(py, &self.0.core, parker, size, until))?
         };
         match pulled {
             Pulled::Batch(batch) => Ok(Some(Batch::wrap(py, &self.0, batch)?)),
@@ -476,7 +482,7 @@ impl Engine {
         let core = &self.0.core;
         let until = timeout_ns.map_or(NEVER, |timeout| core.now().saturating_add(timeout));
         with_parker(|parker| {
-            let watch = Watch::new(py);
+            let watch = Watch::new(py)?;
             loop {
                 if core.poll_ended(parker.waker()) {
                     return Ok(true);

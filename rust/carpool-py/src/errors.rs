@@ -7,6 +7,7 @@ use pyo3::sync::PyOnceLock;
 
 use crate::border::Answer;
 use crate::engine::Shared;
+use crate::guard::insist;
 
 fn tree(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     static TREE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
@@ -18,7 +19,7 @@ fn tree(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
 
 /// An instance of carpool's exception `name`.
 pub(crate) fn make(py: Python<'_>, name: &str, text: String) -> Py<PyAny> {
-    let made = tree(py).and_then(|tree| tree.getattr(name)?.call1((text,)));
+    let made = insist(py, || tree(py)?.getattr(name)?.call1((&text,)));
     match made {
         Ok(error) => error.unbind(),
         Err(error) => error.into_value(py).into_any(),
@@ -32,7 +33,11 @@ pub(crate) fn raise(py: Python<'_>, name: &str, text: String) -> PyErr {
 
 /// An exception object that one caller can have for itself.
 pub(crate) fn private(py: Python<'_>, original: &Bound<'_, PyAny>) -> Py<PyAny> {
-    match tree(py).and_then(|tree| tree.getattr("private_copy")?.call1((original,))) {
+    let made = insist(py, || {
+        let copy = tree(py)?.getattr("private_copy")?;
+        copy.call1((original,))
+    });
+    match made {
         Ok(error) => error.unbind(),
         Err(error) => error.into_value(py).into_any(),
     }

@@ -11,6 +11,7 @@
 //! | [`port`] | one event loop, as the core's wakes see it |
 //! | [`awaitable`] | what `await` gets: a raw type, the only unsafe code of this crate |
 //! | [`run`] | which handlers the present code runs in, for finding deadlocks |
+//! | [`guard`] | what must not be interrupted, and the end of the process |
 //! | [`errors`] | the one table from the core's errors to Python's |
 
 mod awaitable;
@@ -19,6 +20,7 @@ mod border;
 mod call;
 mod engine;
 mod errors;
+mod guard;
 mod port;
 mod pump;
 mod run;
@@ -52,6 +54,7 @@ mod _core {
         module.add("Awaitable", awaitable::type_object(py)?)?;
         module.add("running", run::variable(py)?)?;
         module.add_function(wrap_pyfunction!(engine::forked, module)?)?;
+        module.add_function(wrap_pyfunction!(guard::keep_out, module)?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -12,6 +12,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::awaitable::Done;
+use crate::guard::{Inside, insist};
 
 /// What is to be called from the loop.
 pub(crate) enum Ready {
@@ -235,7 +236,8 @@ impl Port {
 
     /// Has the loop flush. On a closed loop nobody is left to be told.
     pub(crate) fn schedule(slf: &Bound<'_, Self>) {
-        if slf.get().call_soon(slf.py(), slf.as_any()).is_err() {
+        let py = slf.py();
+        if insist(py, || slf.get().call_soon(py, slf.as_any())).is_err() {
             slf.get().scheduled.store(false, Ordering::Release);
             let gone = std::mem::take(&mut *slf.get().ready());
             drop(gone);
@@ -313,6 +315,7 @@ impl Port {
     }
 
     fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let _inside = Inside::enter(slf.py());
         Self::flush(slf)
     }
 

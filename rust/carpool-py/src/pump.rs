@@ -17,6 +17,7 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use crate::batch::Batch;
 use crate::engine::Shared;
+use crate::guard::{Inside, insist};
 use crate::port::Port;
 
 const IDLE: u8 = 0;
@@ -197,7 +198,8 @@ impl Pump {
         let pump = slf.get();
         pump.drop_timer(slf.py());
         pump.state.store(SCHEDULED, Ordering::Release);
-        if pump.port.get().call_soon(slf.py(), slf.as_any()).is_err() {
+        let py = slf.py();
+        if insist(py, || pump.port.get().call_soon(py, slf.as_any())).is_err() {
             pump.state.store(IDLE, Ordering::Release);
         }
     }
@@ -324,6 +326,7 @@ impl Pump {
 #[pymethods]
 impl Pump {
     fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let _inside = Inside::enter(slf.py());
         Self::pull(slf)
     }
 

@@ -42,7 +42,7 @@ fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
 }
 
 impl Watch {
-    pub(crate) fn new(py: Python<'_>) -> Self {
+    pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
         thread_local! {
             static KNOWN: std::cell::Cell<Option<(u64, bool)>> = const { std::cell::Cell::new(None) };
         }
@@ -50,12 +50,13 @@ impl Watch {
         let main = match KNOWN.get() {
             Some((at, main)) if at == epoch() => main,
             _ => {
-                let main = is_main_thread(py).unwrap_or(true);
+                // An interrupt that hits this very call must get out.
+                let main = is_main_thread(py)?;
                 KNOWN.set(Some((epoch(), main)));
                 main
             }
         };
-        Self { main }
+        Ok(Self { main })
     }
 
     /// Sleeps once, no longer than to `until`; may return early.

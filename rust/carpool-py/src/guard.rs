@@ -1,0 +1,95 @@
+//! What keeps calls into Python safe where an exception or the end of the process would do harm.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::prelude::*;
+
+/// Calls into Python that must not be left half done. Ctrl-C may interrupt any of them in the main
+/// thread; then it is called again (`call` has to bear that), and the interrupt is raised afterwards, in
+/// the user's code.
+pub(crate) fn insist<T>(py: Python<'_>, call: impl Fn() -> PyResult<T>) -> PyResult<T> {
+    let mut result = call();
+    let mut interrupted = false;
+    for _ in 0..8 {
+        match &result {
+            Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => interrupted = true,
+            _ => break,
+        }
+        result = call();
+    }
+    if interrupted {
+        // SAFETY: may be called from any thread at any time.
+        unsafe { pyo3::ffi::PyErr_SetInterrupt() };
+    }
+    result
+}
+
+/// Threads that are inside this extension and may call Python from there.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// The process is about to end.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Presence inside the extension.
+///
+/// CPython up to 3.13 ends a daemon thread that asks for the interpreter during its finalization by
+/// unwinding its stack, which Rust answers by aborting the process. So the end of the process waits for a
+/// moment until nobody is inside, and whoever comes later from another thread stays outside for ever, as
+/// newer versions of CPython have it for all.
+pub(crate) struct Inside(());
+
+impl Inside {
+    /// Enters, unless the process is ending.
+    #[inline]
+    pub(crate) fn enter(py: Python<'_>) -> Self {
+        if ENDING.load(Ordering::Relaxed) && !ends_here() {
+            py.detach(|| {
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+        INSIDE.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Inside {
+    #[inline]
+    fn drop(&mut self) {
+        INSIDE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+thread_local! {
+    static ENDS_HERE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether this is the thread that ends the process.
+fn ends_here() -> bool {
+    ENDS_HERE.get()
+}
+
+/// Keeps other threads outside from now on, and waits until those inside have left, at most
+/// `timeout_ms`. For the end of the process.
+#[pyfunction]
+pub(crate) fn keep_out(py: Python<'_>, timeout_ms: u64) -> bool {
+    ENDS_HERE.set(true);
+    ENDING.store(true, Ordering::SeqCst);
+    let end = Instant::now() + Duration::from_millis(timeout_ms);
+    while INSIDE.load(Ordering::SeqCst) > 0 {
+        if Instant::now() >= end {
+            return false;
+        }
+        // They need the interpreter to leave.
+        py.detach(|| std::thread::sleep(Duration::from_micros(200)));
+    }
+    true
+}
+
+/// A forked child begins with nobody inside but its only thread, which is outside by now.
+pub(crate) fn forget_others() {
+    INSIDE.store(0, Ordering::Relaxed);
+    ENDING.store(false, Ordering::Relaxed);
+}
