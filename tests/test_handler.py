@@ -460,10 +460,8 @@ def test_an_async_handler_on_a_worker_keeps_one_loop_for_all_its_batches() -> No
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.TaskGroup came with 3.11")
-def test_an_async_handler_may_use_groups_and_time_limits(way: str) -> None:
-    if way not in ("loop", "thread-async"):
-        pytest.skip("only async handlers can")
-
+@pytest.mark.parametrize("executor", ["loop", "thread"])
+def test_an_async_handler_may_use_groups_and_time_limits(executor: str) -> None:
     async def main() -> None:
         async def handler(items: list[int]) -> list[int]:
             async def twice(item: int) -> int:
@@ -474,7 +472,7 @@ def test_an_async_handler_may_use_groups_and_time_limits(way: str) -> None:
                 made = [group.create_task(twice(item)) for item in items]
             return [one.result() for one in made]
 
-        f = batched(handler, executor=way.removesuffix("-async"))
+        f = batched(handler, executor=executor)
         assert await asyncio.gather(*[f(number) for number in range(5)]) == [0, 2, 4, 6, 8]
 
     asyncio.run(main())
