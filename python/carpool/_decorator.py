@@ -66,6 +66,9 @@ class Plan:
                 f"{self.label}: executor='caller' runs the handler in a calling thread; "
                 f"an `async def` handler needs 'loop' or 'thread'"
             )
+        #: A class method to be, by the looks of it: from CPython 3.13 on, `classmethod` above `batched` binds
+        #: the class without asking, so calls arrive with the class in front.
+        self.wants_class: bool = self.kind == "function" and _takes_class(function)
         self.free: Binding = Binding(function, self.label, bound=self.kind == "classmethod")
 
     @functools.cached_property
@@ -90,6 +93,13 @@ class Plan:
     def handler(self) -> Handler:
         """A new handler: what of it lives in a process, with nothing started."""
         return Handler(self.function, self.options, is_async=self.is_async, name=self.label)
+
+
+def _takes_class(function: Any) -> bool:
+    scope, _, _ = getattr(function, "__qualname__", "").rpartition(".")
+    code = getattr(function, "__code__", None)
+    in_class = bool(scope) and not scope.endswith("<locals>")
+    return in_class and code is not None and code.co_varnames[: code.co_argcount][:1] == ("cls",)
 
 
 class Branch:
@@ -128,6 +138,9 @@ class _Decorated(Call, Lifecycle):
         made._station = made._branch.station
         if not bound:
             made._instances = _Instances()
+            if plan.wants_class:
+                made._become_method()
+                made._is_method = True
         made.__dict__.update(plan.looks, __signature__=binding.signature)
         return made
 
@@ -190,6 +203,11 @@ class _Decorated(Call, Lifecycle):
             instance = owner if owner is not None else type(instance)
         if instance is None:
             return self
+        if self._plan.wants_class and not isinstance(instance, type):
+            raise TypeError(
+                f"{self.name} is a class method and got {instance!r} for its class; from CPython 3.13 on "
+                f"put `@batched` above `@classmethod` to reach its acall and submit"
+            )
         return self._instances.bind(self, instance)
 
     def __reduce__(self) -> Any:

@@ -109,7 +109,19 @@ class Handler:
         self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], desk: Desk
     ) -> Any:
         running.set(batch._run)
-        return desk.run(self._await(args, kwargs))
+        results, error = desk.run(self._outcome(args, kwargs))
+        if error is not None:
+            raise error
+        return results
+
+    async def _outcome(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, BaseException | None]:
+        # Raised out of a task, some exceptions end the loop and others lose what they carry.
+        try:
+            return await self._await(args, kwargs), None
+        except BaseException as error:
+            return None, error
 
     async def _await(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.context is None:
