@@ -218,6 +218,28 @@ def test_what_was_waited_for_is_let_go(run: Callable[..., Any]) -> None:
     run(main())
 
 
+def test_a_cancelled_item_is_let_go_at_once(run: Callable[..., Any], gate: Gate) -> None:
+    class Thing:
+        pass
+
+    async def main() -> None:
+        f = batched(gate.handler)
+        first = f.acall("first")
+        await gate.aentered()
+        item = Thing()
+        watch = weakref.ref(item)
+        awaitable = f.acall(item)
+        del item
+        assert watch() is not None
+        awaitable.cancel()
+        gc.collect()
+        assert watch() is None  # though the handler is still busy and the awaitable alive
+        gate.open()
+        assert await first == ("answer", "first")
+
+    run(main())
+
+
 def test_an_item_in_flight_lives_as_long_as_its_handler_needs_it(run: Callable[..., Any]) -> None:
     async def main() -> None:
         with Batcher() as b:

@@ -215,6 +215,10 @@ def hold(items):
     say("ready")
     go.wait(30)
     return items
+def silent(items):
+    started.set()
+    go.wait(30)
+    return items
 """
 
 INTERRUPTED: dict[str, str] = {
@@ -222,9 +226,9 @@ INTERRUPTED: dict[str, str] = {
     "result": "f = batched(hold)\nwait = lambda: f.submit(1).result()",
     "result in time": "f = batched(hold)\nwait = lambda: f.submit(1).result(timeout=25)",
     "exception": "f = batched(hold)\nwait = lambda: f.submit(1).exception()",
-    "close": "f = batched(hold)\nf.submit(1)\nwait = f.close",
-    "room": "f = batched(hold, max_queue=1, overflow='wait')\nf.submit(0); started.wait(); f.submit(1)\nwait = lambda: f.submit(2)",
-    "behind a caller": "f = batched(hold, executor='caller')\nthreading.Thread(target=f, args=(1,), daemon=True).start(); started.wait()\nwait = lambda: f(2)",
+    "close": "f = batched(silent)\nf.submit(1)\nwait = lambda: (say('ready'), f.close())",
+    "room": "f = batched(silent, max_queue=1, overflow='wait')\nf.submit(0); started.wait(); f.submit(1)\nwait = lambda: (say('ready'), f.submit(2))",
+    "behind a caller": "f = batched(silent, executor='caller')\nthreading.Thread(target=f, args=(1,), daemon=True).start(); started.wait()\nwait = lambda: (say('ready'), f(2))",
     "parked caller": "f = batched(hold, executor='caller', wait_ms=3_600_000)\nwait = lambda: (say('ready'), f(2))",
     "waiting for company": "f = batched(hold, wait_ms=3_600_000)\nwait = lambda: (say('ready'), f(2))",
     "next_batch": "f = Batcher()\nwait = lambda: (say('ready'), f.next_batch())",
@@ -284,12 +288,13 @@ def test_an_interrupted_caller_leaves_the_others_served() -> None:
     process = start_script(
         HELD
         + """
-f = batched(hold)
+f = batched(silent)
 results = []
 other = threading.Thread(target=lambda: results.append(f("other")), daemon=True)
 other.start()
 started.wait()
 try:
+    say("ready")
     f("interrupted")
 except KeyboardInterrupt:
     pass
