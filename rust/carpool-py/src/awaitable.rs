@@ -501,9 +501,9 @@ unsafe fn new_ref(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 /// Attached: CPython calls the functions of a type that way.
 unsafe fn entered<R>(failed: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        // SAFETY: by contract.
-        let py = unsafe { Python::assume_attached() };
-        body(py).map_err(|error| error.restore(py))
+        // Attached already; but references that are dropped in here are released at once only where
+        // PyO3 knows it.
+        Python::attach(|py| body(py).map_err(|error| error.restore(py)))
     }));
     match outcome {
         Ok(Ok(value)) => value,
@@ -1135,8 +1135,11 @@ unsafe fn free(this: *mut ffi::PyObject) {
     // SAFETY: by contract.
     unsafe {
         let object = this.cast::<Awaitable>();
-        std::ptr::drop_in_place(&raw mut (*object).ticket);
-        std::ptr::drop_in_place(&raw mut (*object).more);
+        // For PyO3 to know that references may be released here and now.
+        Python::attach(|_| {
+            std::ptr::drop_in_place(&raw mut (*object).ticket);
+            std::ptr::drop_in_place(&raw mut (*object).more);
+        });
         let class = ffi::Py_TYPE(this);
         ffi::PyObject_GC_Del(this.cast());
         ffi::Py_DECREF(class.cast());
