@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -266,7 +267,10 @@ def start_script(source: str, *options: str) -> subprocess.Popen[str]:
 
 def end_script(process: subprocess.Popen[str], limit: float = LIMIT) -> list[str]:
     """Wait for its end, which must be orderly (exit code 0), and return the lines it said."""
-    code, said, complaint = outcome_of(process, limit)
+    return orderly(*outcome_of(process, limit))
+
+
+def orderly(code: int, said: str, complaint: str) -> list[str]:
     assert code == 0, f"exit code {code}\n{said}\n{complaint}"
     return said.splitlines()
 
@@ -281,6 +285,23 @@ def outcome_of(process: subprocess.Popen[str], limit: float = LIMIT) -> tuple[in
             f"the script did not end within {limit} s\n{said}\n{complaint}"
         ) from None
     return process.returncode, said, complaint
+
+
+def interrupt_script(process: subprocess.Popen[str]) -> list[str]:
+    """Press Ctrl-C, wait for the orderly end, and return the lines it said.
+
+    Python takes a signal when it next looks for one; one that comes in the instant between that
+    look and the system call that waits is not seen before the next (so it is with any lock of the
+    standard library). A person presses again, and so do we; the script ignores it once it has had one.
+    """
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        try:
+            said, complaint = process.communicate(timeout=LIMIT / 4)
+        except subprocess.TimeoutExpired:
+            continue
+        return orderly(process.returncode, said, complaint)
+    return end_script(process)
 
 
 def run_script(source: str, *options: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import signal
 import subprocess
 import sys
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 import picklable
 from carpool import Batcher, QueueFull, batched
-from gates import LIMIT, end_script, outcome_of, run_script, start_script
+from gates import LIMIT, interrupt_script, outcome_of, run_script, start_script
 
 # -- import ------------------------------------------------------------------------------------
 
@@ -248,6 +247,7 @@ try:
     wait()
     say("not interrupted")
 except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     say("interrupted", not go.is_set())
 go.set()
 f.close(drain=False, timeout=10)
@@ -256,8 +256,7 @@ say("closed")
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    assert [line for line in end_script(process) if line != "ready"] == [
+    assert [line for line in interrupt_script(process) if line != "ready"] == [
         "interrupted True",
         "closed",
     ]
@@ -275,13 +274,13 @@ def f(items):
 try:
     f(1)
 except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     say("interrupted")
 say(f("again"))
 """)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    assert end_script(process) == ["interrupted", "again"]
+    assert interrupt_script(process) == ["interrupted", "again"]
 
 
 def test_an_interrupted_caller_leaves_the_others_served() -> None:
@@ -297,7 +296,7 @@ try:
     say("ready")
     f("interrupted")
 except KeyboardInterrupt:
-    pass
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 go.set()
 other.join(10)
 say(results, f("after"))
@@ -305,8 +304,7 @@ say(results, f("after"))
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    assert [line for line in end_script(process) if line != "ready"] == ["['other'] after"]
+    assert [line for line in interrupt_script(process) if line != "ready"] == ["['other'] after"]
 
 
 # -- interpreter exit --------------------------------------------------------------------------
