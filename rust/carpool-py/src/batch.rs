@@ -11,11 +11,11 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyType};
 
 use crate::border::{Answer, PyBorder, Waiter};
-use crate::engine::{Shared, epoch};
 use crate::errors;
 use crate::guard::Inside;
 use crate::port::Port;
 use crate::run::{Chain, Run};
+use crate::shared::{Shared, epoch};
 
 type Core = carpool_core::Batch<PyBorder>;
 

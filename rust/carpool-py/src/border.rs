@@ -9,11 +9,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::awaitable::Link;
-use crate::engine::Shared;
 use crate::errors;
 use crate::guard::insist;
 use crate::port::{Port, Ready};
 use crate::run::Chain;
+use crate::shared::Shared;
 
 /// The core's border to Python.
 pub(crate) struct PyBorder;

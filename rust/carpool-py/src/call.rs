@@ -9,8 +9,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::engine::{Engine, Executor, Shared, bind, epoch};
+use crate::engine::{Engine, bind};
 use crate::guard::Inside;
+use crate::shared::{Executor, Shared, epoch};
 
 /// Base class of decorated functions, and of methods bound to an instance.
 ///

@@ -1,13 +1,12 @@
 //! Submitting from Python: three ways of calling, one queue.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use carpool_core::clock::NEVER;
 use carpool_core::park::Parker;
-use carpool_core::reply::Cancelled;
 use carpool_core::submit::Announce;
-use carpool_core::{Batcher, Limits, Nanos, Overflow, Pulled, SystemClock, Terms};
+use carpool_core::{Batcher, Limits, Nanos, Overflow, Pulled, SystemClock};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -20,126 +19,11 @@ use crate::port::{Port, inside_loop};
 use crate::pump::{Pump, Pumps};
 use crate::run::{self, Chain, Run};
 use crate::seat::{Seat, Watch, with_parker};
-use crate::{awaitable, errors, guard};
+use crate::shared::{ENGINES, Executor, Shared, epoch};
+use crate::ticket::Ticket;
+use crate::{awaitable, errors};
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
-
-/// Raised by one in every forked child: what belongs to another epoch belongs to the parent.
-static EPOCH: AtomicU64 = AtomicU64::new(0);
-static ENGINES: AtomicU64 = AtomicU64::new(0);
-
-/// The present process, as far as forks tell them apart.
-#[inline]
-pub(crate) fn epoch() -> u64 {
-    EPOCH.load(Ordering::Relaxed)
-}
-
-/// Marks this process as a forked child.
-#[pyfunction]
-pub(crate) fn forked() {
-    EPOCH.fetch_add(1, Ordering::Relaxed);
-    guard::forget_others();
-}
-
-/// Who runs the handler.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Executor {
-    /// Worker threads, or a loop of the user's own.
-    Thread,
-    /// The event loop of a caller.
-    Loop,
-    /// The thread whose call closes the batch.
-    Caller,
-}
-
-/// What everything of one batcher refers to.
-pub(crate) struct Shared {
-    pub(crate) core: Batcher<PyBorder>,
-    pub(crate) name: String,
-    pub(crate) executor: Executor,
-    pub(crate) epoch: u64,
-    pub(crate) number: u64,
-    pub(crate) pumps: Pumps,
-    dead: Mutex<Option<Py<PyAny>>>,
-}
-
-impl Shared {
-    /// The error that ended it, where one did.
-    pub(crate) fn cause_of_death(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let dead = self
-            .dead
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        dead.as_ref().map(|error| error.clone_ref(py))
-    }
-
-    /// The origin of a request made here, unless waiting for it could never end.
-    fn origin(&self, py: Python<'_>, waits: bool) -> PyResult<Option<Arc<Chain>>> {
-        let Some(chain) = run::current(py) else {
-            return Ok(None);
-        };
-        if waits {
-            self.check_chain(py, &chain)?;
-        }
-        Ok(Some(chain))
-    }
-
-    fn check_chain(&self, py: Python<'_>, chain: &Arc<Chain>) -> PyResult<()> {
-        if chain.waiting(self.number) < self.core.limits().slots {
-            return Ok(());
-        }
-        let (name, slots) = (&self.name, self.core.limits().slots);
-        let held = match slots {
-            1 => "the only slot".to_owned(),
-            _ => format!("all {slots} slots"),
-        };
-        let text = format!(
-            "{name}: called from inside its own handler, which holds {held}; return first, \
-             submit without waiting, or raise max_concurrent_batches"
-        );
-        Err(errors::raise(py, "WouldDeadlock", text))
-    }
-
-    fn submit(
-        &self,
-        py: Python<'_>,
-        payload: Payload,
-        waiter: Waiter,
-        announce: Announce,
-    ) -> PyResult<CoreTicket> {
-        let terms = Terms::at(self.core.now());
-        let submitted = self.core.submit_with(payload, waiter, terms, announce);
-        submitted.map_err(|refused| errors::refused(py, self, refused.why))
-    }
-
-    /// A loop must run the handler, and this thread is not inside one.
-    fn no_loop(&self) -> PyErr {
-        PyRuntimeError::new_err(format!(
-            "{}: the handler runs on its callers' event loop (executor=\"loop\"), and there is no \
-             running event loop here; call it from a coroutine, or use executor=\"thread\"",
-            self.name
-        ))
-    }
-
-    fn would_block_loop(&self, py: Python<'_>, what: &str) -> PyErr {
-        let name = &self.name;
-        let text = format!(
-            "{name}: {what} would block the event loop that has to run the handler; await instead"
-        );
-        errors::raise(py, "WouldDeadlock", text)
-    }
-
-    /// Refuses to wait for a request on the loop that has to run the handler, or inside it.
-    fn check_wait(&self, py: Python<'_>, what: &str) -> PyResult<()> {
-        if let Some(chain) = run::current(py) {
-            self.check_chain(py, &chain)?;
-        }
-        if self.executor == Executor::Loop && inside_loop(py)? {
-            return Err(self.would_block_loop(py, what));
-        }
-        Ok(())
-    }
-}
 
 /// One batcher of the core, in this process.
 #[pyclass(frozen, weakref, module = "carpool._core")]
@@ -547,85 +431,6 @@ impl Engine {
 
     fn __repr__(&self) -> String {
         format!("<carpool engine {}>", self.0.name)
-    }
-}
-
-/// The caller's end of a submitted request.
-#[pyclass(frozen, module = "carpool._core")]
-pub(crate) struct Ticket {
-    ticket: CoreTicket,
-    engine: Arc<Shared>,
-}
-
-impl Ticket {
-    /// Says that an error reached nobody.
-    pub(crate) fn say_lost(py: Python<'_>, engine: &Shared, error: &Bound<'_, PyAny>) {
-        let say = || -> PyResult<()> {
-            let events = py.import("carpool._events")?;
-            events
-                .getattr(intern!(py, "lost_error"))?
-                .call1((&engine.name, error))?;
-            Ok(())
-        };
-        // At the end of the process there may be nobody left to tell.
-        drop(say());
-    }
-}
-
-#[pymethods]
-impl Ticket {
-    /// Gives up. True if the request was not sealed yet: then the handler never sees it.
-    fn cancel(&self) -> bool {
-        let (met, payload) = self.ticket.withdraw();
-        drop(payload);
-        let ended = matches!(met, Cancelled::Pending | Cancelled::InLobby);
-        if let (true, Waiter::Future { future, .. }) = (ended, self.ticket.request().waiter()) {
-            drop(future.take());
-        }
-        ended
-    }
-
-    /// True while the request can still be cancelled.
-    #[getter]
-    fn pending(&self) -> bool {
-        let reply = self.ticket.request().reply();
-        reply.is_pending() || reply.is_in_lobby()
-    }
-
-    /// True once it is in a batch.
-    #[getter]
-    fn sealed(&self) -> bool {
-        self.ticket.request().reply().is_sealed()
-    }
-
-    /// Whether it was submitted in this process, not in one that was forked from.
-    #[getter]
-    fn is_ours(&self) -> bool {
-        self.engine.epoch == epoch()
-    }
-
-    /// The name of its batcher.
-    #[getter]
-    fn name(&self) -> &str {
-        &self.engine.name
-    }
-
-    /// Refuses (WouldDeadlock) a wait that could never end.
-    fn check_wait(&self, py: Python<'_>) -> PyResult<()> {
-        self.engine.check_wait(py, "waiting for the result")
-    }
-
-    /// Refuses (WouldDeadlock) to await the request inside the handler that has to answer it.
-    fn check_chain(&self, py: Python<'_>) -> PyResult<()> {
-        match run::current(py) {
-            Some(chain) => self.engine.check_chain(py, &chain),
-            None => Ok(()),
-        }
-    }
-
-    /// Logs that `error` reached nobody.
-    fn lost(&self, py: Python<'_>, error: &Bound<'_, PyAny>) {
-        Self::say_lost(py, &self.engine, error);
     }
 }
 

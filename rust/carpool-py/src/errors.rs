@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::border::Answer;
-use crate::engine::Shared;
 use crate::guard::insist;
+use crate::shared::Shared;
 
 fn tree(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     static TREE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();

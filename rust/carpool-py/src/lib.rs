@@ -3,6 +3,8 @@
 //! | module | what crosses the border there |
 //! |---|---|
 //! | [`engine`] | submit: items in, in the three ways of calling |
+//! | [`ticket`] | the caller's end of a submitted request |
+//! | [`shared`] | what all of one batcher refers to; forks |
 //! | [`call`] | the callable a decorated function is made of |
 //! | [`batch`] | out: a closed batch; back: an outcome per request |
 //! | [`seat`] | slots that wait: threads detached, loops through a callback |
@@ -25,6 +27,8 @@ mod port;
 mod pump;
 mod run;
 mod seat;
+mod shared;
+mod ticket;
 
 use pyo3::prelude::*;
 
@@ -38,7 +42,7 @@ mod _core {
     #[pymodule_export]
     use call::Call;
     #[pymodule_export]
-    use engine::{Engine, Ticket};
+    use engine::Engine;
     #[pymodule_export]
     use port::Port;
     #[pymodule_export]
@@ -47,13 +51,15 @@ mod _core {
     use run::Run;
     #[pymodule_export]
     use seat::Seat;
+    #[pymodule_export]
+    use ticket::Ticket;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         module.add("Awaitable", awaitable::type_object(py)?)?;
         module.add("running", run::variable(py)?)?;
-        module.add_function(wrap_pyfunction!(engine::forked, module)?)?;
+        module.add_function(wrap_pyfunction!(shared::forked, module)?)?;
         module.add_function(wrap_pyfunction!(guard::keep_out, module)?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

@@ -16,9 +16,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use crate::batch::Batch;
-use crate::engine::Shared;
 use crate::guard::{Inside, insist};
 use crate::port::Port;
+use crate::shared::Shared;
 
 const IDLE: u8 = 0;
 const SCHEDULED: u8 = 1;

@@ -11,7 +11,7 @@ use pyo3::sync::PyOnceLock;
 
 use crate::batch::Batch;
 use crate::border::PyBorder;
-use crate::engine::{Shared, epoch};
+use crate::shared::{Shared, epoch};
 
 /// How often the main thread looks for signals while it waits. A signal between the look and the sleep
 /// would otherwise be noticed only when the wait ends.

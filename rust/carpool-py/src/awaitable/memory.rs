@@ -1,0 +1,110 @@
+//! What the collector visits, and how an object goes.
+
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::waiting::entered;
+use super::{Awaitable, State};
+
+pub(super) unsafe extern "C" fn traverse(
+    this: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: called by the collector with an object of this type; no reference is touched. The hold
+    // of a pending request is not visited: it is a reference from outside the heap of Python.
+    unsafe {
+        let object = &*this.cast::<Awaitable>();
+        let callbacks = object.first.iter().chain(&object.more);
+        let all = callbacks.flat_map(|callback| [callback.call, callback.context]);
+        let class = ffi::Py_TYPE(this).cast::<ffi::PyObject>();
+        for reference in all.chain([object.outcome, object.message, class]) {
+            if !reference.is_null() {
+                let stop = visit(reference, arg);
+                if stop != 0 {
+                    return stop;
+                }
+            }
+        }
+        0
+    }
+}
+
+pub(super) unsafe extern "C" fn clear(this: *mut ffi::PyObject) -> c_int {
+    // SAFETY: called attached with an object of this type that is alive or being freed; everything is
+    // moved out before it is released, since releasing may run any code.
+    unsafe {
+        let object = this.cast::<Awaitable>();
+        let first = (*object).first.take();
+        let more = std::mem::take(&mut (*object).more);
+        for callback in first.into_iter().chain(more) {
+            ffi::Py_DECREF(callback.call);
+            ffi::Py_DECREF(callback.context);
+        }
+        if (*object).state != State::Pending {
+            let outcome = std::mem::replace(&mut (*object).outcome, null_mut());
+            if (*object).state == State::Value || (*object).state == State::Error {
+                // What was cleared must not be handed out any more.
+                (*object).state = State::Cancelled;
+            }
+            ffi::Py_XDECREF(outcome);
+        }
+        let message = std::mem::replace(&mut (*object).message, null_mut());
+        ffi::Py_XDECREF(message);
+        0
+    }
+}
+
+pub(super) unsafe extern "C" fn dealloc(this: *mut ffi::PyObject) {
+    // SAFETY: called attached, once, with no reference left. The link is cleared first, so that an
+    // answer that arrives while the payload is dropped does not reach a dying object. The pending
+    // exception of the code around is put aside, since what runs here may raise.
+    unsafe {
+        let object = this.cast::<Awaitable>();
+        if ffi::PyObject_GC_IsTracked(this) != 0 {
+            ffi::PyObject_GC_UnTrack(this.cast());
+        }
+        if (*object).ended_well() {
+            // The way of nearly all of them: nothing to cancel, to tell or to warn about.
+            clear(this);
+            free(this);
+            return;
+        }
+        let (mut kind, mut value, mut trace) = (null_mut(), null_mut(), null_mut());
+        #[allow(deprecated)]
+        ffi::PyErr_Fetch(&raw mut kind, &raw mut value, &raw mut trace);
+        if !(*object).weak_references.is_null() {
+            ffi::PyObject_ClearWeakRefs(this);
+        }
+        entered((), |py| {
+            (*object).give_up(py);
+            Ok(())
+        });
+        clear(this);
+        #[allow(deprecated)]
+        ffi::PyErr_Restore(kind, value, trace);
+        free(this);
+    }
+}
+
+/// Frees an object that was cleared.
+///
+/// # Safety
+/// Attached; no reference to `this` is left, and it is used no more.
+pub(super) unsafe fn free(this: *mut ffi::PyObject) {
+    // SAFETY: by contract.
+    unsafe {
+        let object = this.cast::<Awaitable>();
+        // For PyO3 to know that references may be released here and now.
+        Python::attach(|_| {
+            std::ptr::drop_in_place(&raw mut (*object).ticket);
+            std::ptr::drop_in_place(&raw mut (*object).more);
+        });
+        let class = ffi::Py_TYPE(this);
+        ffi::PyObject_GC_Del(this.cast());
+        ffi::Py_DECREF(class.cast());
+    }
+}

@@ -1,0 +1,276 @@
+//! What `await f.acall(x)` gets: a future and coroutine-like object, as lean as CPython allows.
+//!
+//! A raw type from `PyType_FromSpec`, because its cost is that of every awaited request: no dict, no
+//! method binding on the way of an `await`, its own iterator (sending to it is stateless: pending, it
+//! yields itself with `_asyncio_future_blocking` set, as asyncio's tasks expect; done, it returns),
+//! and its callbacks are called directly, each in its own context, in one scheduled call per batch.
+//!
+//! Everything here is protected by the GIL: functions of the type are called attached, and [`Link`]
+//! touches the object attached only. This module is the one place of the crate that relies on it.
+//!
+//! Who owns whom. The object owns its [`Ticket`]; the request points back through [`Link`] without
+//! owning, so that dropping an awaitable nobody waits for cancels its request. Once a callback is
+//! added the request keeps the object alive (`held`) until it is answered or cancelled.
+//!
+//! [`kind`] makes the type; [`waiting`] is what happens while it is awaited, [`attributes`] the names a task
+//! asks for at every wait, [`methods`] the rest of a future; [`memory`] lets go.
+
+mod attributes;
+mod kind;
+mod memory;
+mod methods;
+mod waiting;
+
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::border::{Answer, PyBorder, Waiter};
+use crate::errors;
+use crate::port::Port;
+use crate::shared::{self, Shared};
+use crate::ticket::Ticket;
+use attributes::vectorcall;
+pub(crate) use kind::type_object;
+
+type CoreTicket = carpool_core::Ticket<PyBorder>;
+
+/// The request's way back to the awaitable.
+pub(crate) struct Link {
+    /// Null once the awaitable is gone.
+    awaitable: AtomicPtr<Awaitable>,
+    pub(crate) port: Py<Port>,
+    engine: Arc<Shared>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Pending,
+    Value,
+    Error,
+    Cancelled,
+}
+
+/// A callback and the context it is called in; both owned.
+struct Callback {
+    call: *mut ffi::PyObject,
+    context: *mut ffi::PyObject,
+}
+
+/// The object.
+#[repr(C)]
+pub(crate) struct Awaitable {
+    object: ffi::PyObject,
+    /// What a call of the object does: see `getattro`.
+    vectorcall: ffi::vectorcallfunc,
+    weak_references: *mut ffi::PyObject,
+    /// Always there once the object can be seen from Python.
+    ticket: Option<CoreTicket>,
+    /// The result or the exception; owned, null while pending.
+    outcome: *mut ffi::PyObject,
+    /// What `cancel(msg)` was given; owned or null.
+    message: *mut ffi::PyObject,
+    /// Most awaitables get one callback: the wakeup of one task.
+    first: Option<Callback>,
+    more: Vec<Callback>,
+    epoch: u64,
+    state: State,
+    blocking: bool,
+    held: bool,
+    /// Somebody has seen the error.
+    received: bool,
+}
+
+/// An awaitable that became done and has callbacks; keeps it alive.
+pub(crate) struct Done(NonNull<Awaitable>);
+
+// SAFETY: only moved between threads; opened (`wake`) attached, and `drop` attaches.
+unsafe impl Send for Done {}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        // SAFETY: a `Done` owns one reference; `attach` makes sure that this thread may drop it.
+        Python::attach(|_| unsafe { ffi::Py_DECREF(self.0.as_ptr().cast()) });
+    }
+}
+
+impl Done {
+    /// Calls the callbacks. Stops at the first that raises; the rest is lost with the object only if
+    /// the caller drops this, so the caller reports and goes on.
+    pub(crate) fn wake(&self, py: Python<'_>) -> PyResult<()> {
+        let this = self.0.as_ptr();
+        // SAFETY: attached, and this `Done` keeps the object alive. Callbacks are moved out before
+        // any of them runs, so code that comes back here finds none.
+        let (first, more) = unsafe { ((*this).first.take(), std::mem::take(&mut (*this).more)) };
+        let mut failed = None;
+        for callback in first.into_iter().chain(more) {
+            // SAFETY: as above; the callback is owned and released by `run`.
+            let result = unsafe { run(py, callback, this) };
+            if let Err(error) = result {
+                if let Some(before) = failed.replace(error) {
+                    before.write_unraisable(py, None);
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Calls `callback(awaitable)` in its context and releases it.
+///
+/// # Safety
+/// Attached; `this` is alive for the whole call; the callback's references are owned.
+unsafe fn run(py: Python<'_>, callback: Callback, this: *mut Awaitable) -> PyResult<()> {
+    let Callback { call, context } = callback;
+    // SAFETY: by contract. `PyContext_Enter` fails when the context is entered already; then the
+    // callback is not called, and the error is the caller's.
+    unsafe {
+        let result = if ffi::PyContext_Enter(context) < 0 {
+            Err(PyErr::fetch(py))
+        } else {
+            let returned = ffi::PyObject_CallOneArg(call, this.cast());
+            let error = if returned.is_null() {
+                Some(PyErr::fetch(py))
+            } else {
+                None
+            };
+            ffi::Py_XDECREF(returned);
+            let left = ffi::PyContext_Exit(context);
+            match error {
+                Some(error) => Err(error),
+                None if left < 0 => Err(PyErr::fetch(py)),
+                None => Ok(()),
+            }
+        };
+        ffi::Py_DECREF(call);
+        ffi::Py_DECREF(context);
+        result
+    }
+}
+
+impl Link {
+    /// Gives the awaitable its answer. Returns it if somebody is to be woken.
+    pub(crate) fn settle(&self, py: Python<'_>, answer: Answer) -> Option<Done> {
+        let this = self.awaitable.load(Ordering::Relaxed);
+        if this.is_null() {
+            return None;
+        }
+        // Making the exception may run code that drops the awaitable: look again afterwards.
+        let outcome = errors::outcome(py, &self.engine, answer);
+        let this = NonNull::new(self.awaitable.load(Ordering::Relaxed))?;
+        // SAFETY: attached, and a non-null link means that the object is alive: its deallocation
+        // clears the link, attached as well.
+        let object = unsafe { &mut *this.as_ptr() };
+        if object.state != State::Pending {
+            return None;
+        }
+        (object.state, object.outcome) = match outcome {
+            Ok(value) => (State::Value, value.into_ptr()),
+            Err(error) => (State::Error, error.into_ptr()),
+        };
+        object.take_hold(this)
+    }
+}
+
+impl Awaitable {
+    /// Turns the request's hold on the object into one of the caller, if there are callbacks.
+    fn take_hold(&mut self, this: NonNull<Awaitable>) -> Option<Done> {
+        if !self.held {
+            return None;
+        }
+        self.held = false;
+        Some(Done(this))
+    }
+
+    fn link(&self) -> Option<&Link> {
+        match self.ticket.as_ref()?.request().waiter() {
+            Waiter::Loop(link) => Some(link),
+            _ => None,
+        }
+    }
+}
+
+/// Submits through `submit`, which is handed the waiter, and returns the awaitable.
+pub(crate) fn make(
+    py: Python<'_>,
+    engine: &Arc<Shared>,
+    port: Py<Port>,
+    submit: impl FnOnce(Waiter) -> PyResult<CoreTicket>,
+) -> PyResult<Py<PyAny>> {
+    let class = type_object(py)?.as_type_ptr();
+    // SAFETY: attached; the type has no items. The new object is not tracked by the collector yet, so
+    // nobody sees it before every field is written; `ptr::write` does not read what was there.
+    let this = unsafe {
+        let this: *mut Awaitable = ffi::PyObject_GC_New(class);
+        if this.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        (&raw mut (*this).vectorcall).write(vectorcall);
+        (&raw mut (*this).weak_references).write(null_mut());
+        (&raw mut (*this).ticket).write(None);
+        (&raw mut (*this).outcome).write(null_mut());
+        (&raw mut (*this).message).write(null_mut());
+        (&raw mut (*this).first).write(None);
+        (&raw mut (*this).more).write(Vec::new());
+        (&raw mut (*this).epoch).write(engine.epoch);
+        (&raw mut (*this).state).write(State::Pending);
+        (&raw mut (*this).blocking).write(false);
+        (&raw mut (*this).held).write(false);
+        (&raw mut (*this).received).write(false);
+        this
+    };
+    // SAFETY: a new reference to an object whose fields are all valid; if `submit` fails it is freed
+    // like any other.
+    let owned = unsafe { Bound::from_owned_ptr(py, this.cast()) };
+    let link = Link {
+        awaitable: AtomicPtr::new(this),
+        port,
+        engine: engine.clone(),
+    };
+    let ticket = submit(Waiter::Loop(link))?;
+    // SAFETY: attached; `owned` keeps the object alive.
+    unsafe {
+        (*this).ticket = Some(ticket);
+        ffi::PyObject_GC_Track(this.cast());
+    }
+    Ok(owned.unbind())
+}
+
+impl Awaitable {
+    /// Whether nobody has to be told that the object goes; then its request forgets it.
+    fn ended_well(&self) -> bool {
+        let ended = match self.state {
+            State::Pending => false,
+            State::Error => self.received,
+            State::Value | State::Cancelled => true,
+        };
+        if ended && self.weak_references.is_null() {
+            if let Some(link) = self.link() {
+                link.awaitable.store(null_mut(), Ordering::Relaxed);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Nobody holds the awaitable any more: cancels the request, or says that an error was lost.
+    fn give_up(&mut self, py: Python<'_>) {
+        let Some(ticket) = self.ticket.as_ref() else {
+            return;
+        };
+        let Some(link) = self.link() else { return };
+        link.awaitable.store(null_mut(), Ordering::Relaxed);
+        match self.state {
+            State::Pending if self.epoch == shared::epoch() => drop(ticket.cancel()),
+            State::Error if !self.received => {
+                // SAFETY: in state `Error` the outcome is an owned exception object.
+                let error = unsafe { Bound::from_borrowed_ptr(py, self.outcome) };
+                Ticket::say_lost(py, &link.engine, &error);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What everything of one batcher refers to, and which process it belongs to.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use carpool_core::submit::Announce;
+use carpool_core::{Batcher, Terms};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use crate::border::{Payload, PyBorder, Waiter};
+use crate::port::inside_loop;
+use crate::pump::Pumps;
+use crate::run::{self, Chain};
+use crate::{errors, guard};
+
+type CoreTicket = carpool_core::Ticket<PyBorder>;
+
+/// Raised by one in every forked child: what belongs to another epoch belongs to the parent.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+pub(crate) static ENGINES: AtomicU64 = AtomicU64::new(0);
+
+/// The present process, as far as forks tell them apart.
+#[inline]
+pub(crate) fn epoch() -> u64 {
+    EPOCH.load(Ordering::Relaxed)
+}
+
+/// Marks this process as a forked child.
+#[pyfunction]
+pub(crate) fn forked() {
+    EPOCH.fetch_add(1, Ordering::Relaxed);
+    guard::forget_others();
+}
+
+/// Who runs the handler.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Executor {
+    /// Worker threads, or a loop of the user's own.
+    Thread,
+    /// The event loop of a caller.
+    Loop,
+    /// The thread whose call closes the batch.
+    Caller,
+}
+
+/// What everything of one batcher refers to.
+pub(crate) struct Shared {
+    pub(crate) core: Batcher<PyBorder>,
+    pub(crate) name: String,
+    pub(crate) executor: Executor,
+    pub(crate) epoch: u64,
+    pub(crate) number: u64,
+    pub(crate) pumps: Pumps,
+    pub(crate) dead: Mutex<Option<Py<PyAny>>>,
+}
+
+impl Shared {
+    /// The error that ended it, where one did.
+    pub(crate) fn cause_of_death(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let dead = self
+            .dead
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        dead.as_ref().map(|error| error.clone_ref(py))
+    }
+
+    /// The origin of a request made here, unless waiting for it could never end.
+    pub(crate) fn origin(&self, py: Python<'_>, waits: bool) -> PyResult<Option<Arc<Chain>>> {
+        let Some(chain) = run::current(py) else {
+            return Ok(None);
+        };
+        if waits {
+            self.check_chain(py, &chain)?;
+        }
+        Ok(Some(chain))
+    }
+
+    pub(crate) fn check_chain(&self, py: Python<'_>, chain: &Arc<Chain>) -> PyResult<()> {
+        if chain.waiting(self.number) < self.core.limits().slots {
+            return Ok(());
+        }
+        let (name, slots) = (&self.name, self.core.limits().slots);
+        let held = match slots {
+            1 => "the only slot".to_owned(),
+            _ => format!("all {slots} slots"),
+        };
+        let text = format!(
+            "{name}: called from inside its own handler, which holds {held}; return first, \
+             submit without waiting, or raise max_concurrent_batches"
+        );
+        Err(errors::raise(py, "WouldDeadlock", text))
+    }
+
+    pub(crate) fn submit(
+        &self,
+        py: Python<'_>,
+        payload: Payload,
+        waiter: Waiter,
+        announce: Announce,
+    ) -> PyResult<CoreTicket> {
+        let terms = Terms::at(self.core.now());
+        let submitted = self.core.submit_with(payload, waiter, terms, announce);
+        submitted.map_err(|refused| errors::refused(py, self, refused.why))
+    }
+
+    /// A loop must run the handler, and this thread is not inside one.
+    pub(crate) fn no_loop(&self) -> PyErr {
+        PyRuntimeError::new_err(format!(
+            "{}: the handler runs on its callers' event loop (executor=\"loop\"), and there is no \
+             running event loop here; call it from a coroutine, or use executor=\"thread\"",
+            self.name
+        ))
+    }
+
+    pub(crate) fn would_block_loop(&self, py: Python<'_>, what: &str) -> PyErr {
+        let name = &self.name;
+        let text = format!(
+            "{name}: {what} would block the event loop that has to run the handler; await instead"
+        );
+        errors::raise(py, "WouldDeadlock", text)
+    }
+
+    /// Refuses to wait for a request on the loop that has to run the handler, or inside it.
+    pub(crate) fn check_wait(&self, py: Python<'_>, what: &str) -> PyResult<()> {
+        if let Some(chain) = run::current(py) {
+            self.check_chain(py, &chain)?;
+        }
+        if self.executor == Executor::Loop && inside_loop(py)? {
+            return Err(self.would_block_loop(py, what));
+        }
+        Ok(())
+    }
+}
