@@ -66,6 +66,10 @@ test-python: $(STAMPS)/build $(STAMPS)/test ## the Python layer, on the extensio
 test-docs: $(STAMPS)/build $(STAMPS)/test ## the code in README, docs/ and docstrings
 	$(PY) -m pytest tests/test_docs.py
 
+.PHONY: mutations
+mutations: ## break the core on purpose in every listed place; each must be noticed
+	python3 rust/carpool-core/tests/mutations
+
 .PHONY: types
 types: $(STAMPS)/build $(STAMPS)/lint ## mypy (strict), pyright, and the stub against the extension
 	$(PY) -m mypy

@@ -40,7 +40,7 @@ def forked() -> None:
     """Marks this process as a forked child: every engine belongs to its parent."""
 
 def keep_out(timeout_ms: int) -> bool:
-    """Keeps other threads out of the core, waiting for those inside; for the end of the process."""
+    """Refuses calls of other threads, and waits for those inside; for the end of the process."""
 
 @final
 class Awaitable(Coroutine[Any, Any, _R_co], Generic[_R_co]):

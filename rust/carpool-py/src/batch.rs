@@ -89,7 +89,7 @@ impl Batch {
     }
 
     fn send(&self, py: Python<'_>, outgoing: Outgoing<PyBorder>) {
-        let _inside = Inside::enter(py);
+        let _inside = Inside::go_on();
         let last = outgoing.is_last();
         if last {
             self.chain.end();

@@ -139,7 +139,7 @@ impl Call {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        let _inside = Inside::enter(slf.py());
+        let _inside = Inside::enter(slf.py())?;
         if slf.get().method.load(Ordering::Relaxed) {
             let (bound, rest) = Self::of_instance(slf, args)?;
             return bound.call(rest, kwargs).map(Bound::unbind);
@@ -161,7 +161,7 @@ impl Call {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        let _inside = Inside::enter(slf.py());
+        let _inside = Inside::enter(slf.py())?;
         if slf.get().method.load(Ordering::Relaxed) {
             let (bound, rest) = Self::of_instance(slf, args)?;
             let acall = bound.getattr(intern!(slf.py(), "acall"))?;

@@ -229,13 +229,13 @@ impl Engine {
 
     /// The answer to `item`; blocks.
     fn call(&self, py: Python<'_>, owner: Py<PyAny>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        let _inside = Inside::enter(py);
+        let _inside = Inside::enter(py)?;
         Self::call_blocking(&self.0, py, owner, item)
     }
 
     /// An awaitable of the answer to `item`.
     fn acall(&self, py: Python<'_>, owner: Py<PyAny>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        let _inside = Inside::enter(py);
+        let _inside = Inside::enter(py)?;
         Self::call_awaiting(&self.0, py, owner, item)
     }
 
@@ -247,7 +247,7 @@ impl Engine {
         item: Py<PyAny>,
         future: Py<PyAny>,
     ) -> PyResult<Ticket> {
-        let _inside = Inside::enter(py);
+        let _inside = Inside::enter(py)?;
         let shared = &self.0;
         let pump = match (shared.executor, Port::current(py)?) {
             (Executor::Loop, None) => return Err(shared.no_loop()),
@@ -301,7 +301,7 @@ impl Engine {
         max_size: Option<usize>,
         timeout_ns: Option<u64>,
     ) -> PyResult<Option<Py<Batch>>> {
-        let _inside = Inside::enter(py);
+        let _inside = Inside::go_on();
         let size = max_size.unwrap_or(usize::MAX);
         let pulled = if timeout_ns == Some(0) {
             self.0.core.try_pull(size)

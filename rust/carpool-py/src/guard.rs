@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
+use crate::errors;
+
 /// Calls into Python that must not be left half done. Ctrl-C may interrupt any of them in the main
 /// thread; then it is called again (`call` has to bear that), and the interrupt is raised afterwards, in
 /// the user's code.
@@ -35,21 +37,27 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 ///
 /// CPython up to 3.13 ends a daemon thread that asks for the interpreter during its finalization by
 /// unwinding its stack, which Rust answers by aborting the process. So the end of the process waits for a
-/// moment until nobody is inside, and whoever comes later from another thread stays outside for ever, as
-/// newer versions of CPython have it for all.
+/// moment until nobody is inside, and calls that come later from other threads are refused before they
+/// reach anything that could ask for the interpreter.
 pub(crate) struct Inside(());
 
 impl Inside {
-    /// Enters, unless the process is ending.
+    /// Enters with a call, which is refused once the process is ending.
     #[inline]
-    pub(crate) fn enter(py: Python<'_>) -> Self {
-        if ENDING.load(Ordering::Relaxed) && !ends_here() {
-            py.detach(|| {
-                loop {
-                    std::thread::park();
-                }
-            });
+    pub(crate) fn enter(py: Python<'_>) -> PyResult<Self> {
+        if ENDING.load(Ordering::Relaxed) && !ENDS_HERE.get() {
+            return Err(errors::raise(
+                py,
+                "BatcherClosed",
+                "the process is ending".into(),
+            ));
         }
+        Ok(Self::go_on())
+    }
+
+    /// Enters with what is under way already.
+    #[inline]
+    pub(crate) fn go_on() -> Self {
         INSIDE.fetch_add(1, Ordering::Relaxed);
         Self(())
     }
@@ -63,18 +71,16 @@ impl Drop for Inside {
 }
 
 thread_local! {
+    /// This is the thread that ends the process.
     static ENDS_HERE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Whether this is the thread that ends the process.
-fn ends_here() -> bool {
-    ENDS_HERE.get()
-}
-
-/// Keeps other threads outside from now on, and waits until those inside have left, at most
+/// Refuses calls of other threads from now on, and waits until those inside have left, at most
 /// `timeout_ms`. For the end of the process.
 #[pyfunction]
 pub(crate) fn keep_out(py: Python<'_>, timeout_ms: u64) -> bool {
+    // What refusing needs is imported now: later that could run Python code.
+    drop(errors::make(py, "BatcherClosed", String::new()));
     ENDS_HERE.set(true);
     ENDING.store(true, Ordering::SeqCst);
     let end = Instant::now() + Duration::from_millis(timeout_ms);

@@ -315,7 +315,7 @@ impl Port {
     }
 
     fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let _inside = Inside::enter(slf.py());
+        let _inside = Inside::go_on();
         Self::flush(slf)
     }
 

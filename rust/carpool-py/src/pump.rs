@@ -326,7 +326,7 @@ impl Pump {
 #[pymethods]
 impl Pump {
     fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let _inside = Inside::enter(slf.py());
+        let _inside = Inside::go_on();
         Self::pull(slf)
     }
 
