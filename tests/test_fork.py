@@ -257,6 +257,43 @@ b.close()
     assert said == ["0", "parent's answer"]
 
 
+def test_a_closed_function_stays_closed() -> None:
+    said = run_script(
+        FORKED
+        + """
+f = batched(gated)
+f(1)
+f.close()
+def inside():
+    assert raises(BatcherClosed, lambda: f(1))
+    assert not f.healthy
+say(child(inside))
+"""
+    )
+    assert said == ["0"]
+
+
+def test_while_other_threads_begin_to_use_their_functions() -> None:
+    said = run_script(
+        FORKED
+        + """
+stop = threading.Event()
+def begin():
+    while not stop.is_set():
+        with batched(gated, executor="caller") as f: f(1)
+threads = [threading.Thread(target=begin) for _ in range(3)]
+for thread in threads: thread.start()
+def inside():
+    with batched(gated) as f: assert f(2) == (2, os.getpid())
+statuses = {child(inside) for _ in range(40)}
+stop.set()
+for thread in threads: thread.join(10)
+say(statuses)
+"""
+    )
+    assert said == ["{0}"]
+
+
 def test_forks_under_load() -> None:
     said = run_script(
         FORKED

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from carpool import Batcher, BatcherClosed, batched
+from carpool import BatchAbandoned, Batcher, BatcherClosed, batched
 from gates import WAYS, Gate, auntil, batched_by, in_thread, until
 
 
@@ -189,6 +189,37 @@ def test_the_loop_ends_when_closed_and_drained() -> None:
     assert b.next_batch() is None
     assert b.next_batch(block=False) is None
     assert list(b) == []
+
+
+def test_a_loop_that_waits_holds_on_to_no_batch() -> None:
+    b: Batcher[str, str] = Batcher()
+
+    def serve() -> None:
+        for batch in b:
+            del batch  # let go unanswered, and then wait for the next
+
+    serving = in_thread(serve)
+    future = b.submit("let go")
+    assert isinstance(future.exception(20), BatchAbandoned)
+    b.close()
+    serving.result(20)
+
+
+def test_a_loop_on_an_event_loop_that_waits_holds_on_to_no_batch(run: Callable[..., Any]) -> None:
+    async def main() -> None:
+        b: Batcher[str, str] = Batcher()
+
+        async def serve() -> None:
+            async for batch in b:
+                del batch
+
+        serving = asyncio.create_task(serve())
+        with pytest.raises(BatchAbandoned):
+            await asyncio.wait_for(b.acall("let go"), 20)
+        await b.aclose()
+        await serving
+
+    run(main())
 
 
 def test_closing_wakes_every_waiting_loop() -> None:

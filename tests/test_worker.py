@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import ctypes
 import gc
 import logging
 import sys
@@ -111,6 +113,30 @@ def test_an_idle_worker_is_never_woken() -> None:
     let_pass(0.3, since=time.monotonic())
     assert switches() == before
     assert f(2) == 2
+
+
+def test_a_worker_that_is_struck_from_outside_is_logged_and_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    struck: list[int] = []
+
+    @batched(name="struck")
+    def f(items: list[int]) -> list[int]:
+        struck.append(threading.get_ident())
+        return items
+
+    assert f(1) == 1
+    with caplog.at_level(logging.WARNING, logger="carpool"):
+        # The one way to raise something in another thread: it shows when that thread next runs Python.
+        assert ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(struck[0]), ctypes.py_object(SystemExit)
+        )
+        future = f.submit(2)
+        assert future.exception(20) is not None or future.result() == 2
+        assert f(3) == 3
+    assert f.healthy
+    assert identity(f.stats)
+    assert "struck" in caplog.text
 
 
 # -- setup and context -------------------------------------------------------------------------
@@ -339,3 +365,32 @@ def test_setup_and_context_share_the_handler_s_thread(way: str) -> None:
             assert await f.acall(number) == ("loaded", "inference")
 
     asyncio.run(main())
+
+
+TAG: contextvars.ContextVar[str] = contextvars.ContextVar("TAG", default="nobody's")
+
+
+def test_what_setup_sets_in_the_context_is_there_for_every_batch(way: str) -> None:
+    def handler(items: list[str]) -> list[str]:
+        seen = TAG.get()
+        TAG.set("an earlier batch's")
+        return [seen] * len(items)
+
+    async def main() -> None:
+        TAG.set("a caller's")
+        f = batched_by(way, handler, setup=lambda: TAG.set("setup's"))
+        for _ in range(3):
+            assert await f.acall("x") == "setup's"
+        assert TAG.get() == "a caller's"
+
+    asyncio.run(main())
+
+
+def test_a_runner_s_context_does_not_reach_the_batch_it_runs() -> None:
+    f = batched(lambda items: [TAG.get() for _ in items], executor="caller")
+
+    def call() -> str:
+        TAG.set("the runner's")
+        return str(f(1))
+
+    assert contextvars.copy_context().run(call) == "nobody's"
