@@ -69,10 +69,11 @@ class Plan:
         #: A class method to be, by the looks of it: from CPython 3.13 on, `classmethod` above `batched` binds
         #: the class without asking, so calls arrive with the class in front.
         self.wants_class: bool = self.kind == "function" and _takes_class(function)
+        self.looks: dict[str, Any] = self._looks()
+        self._method: Binding | None = None
         self.free: Binding = Binding(function, self.label, bound=self.kind == "classmethod")
 
-    @functools.cached_property
-    def looks(self) -> dict[str, Any]:
+    def _looks(self) -> dict[str, Any]:
         """What a decorated function shows of the one it wraps."""
         names: tuple[str, ...] = functools.WRAPPER_ASSIGNMENTS
         looks = {one: getattr(self.function, one) for one in names if hasattr(self.function, one)}
@@ -80,10 +81,13 @@ class Plan:
         looks["__qualname__"] = looks.get("__qualname__", self.label).removesuffix(_WRAPPED)
         return {**looks, "__wrapped__": self.function}
 
-    @functools.cached_property
+    @property
     def bound(self) -> Binding:
         """How calls of a method bind, `self` being given."""
-        return Binding(self.function, self.label, bound=True)
+        # Not functools.cached_property: up to CPython 3.11 it takes a lock, which a fork may meet held.
+        if self._method is None:
+            self._method = Binding(self.function, self.label, bound=True)
+        return self._method
 
     def station(self) -> Station:
         """A new batcher of this kind."""

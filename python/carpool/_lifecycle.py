@@ -1,6 +1,7 @@
 """What outlives a call: engines that are open, the end of the process, and forks.
 
-Nothing is registered before the first engine is opened.
+Nothing is started here. What makes a forked child forget the locks and engines of its parent is noted at
+import, since a fork may hit the very first use.
 """
 
 from __future__ import annotations
@@ -38,8 +39,6 @@ def opened(engine: _core.Engine, threads: list[threading.Thread]) -> None:
     if not _registered:
         _registered = True
         atexit.register(_at_exit)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_in_child)
 
 
 def _in_child() -> None:
@@ -48,6 +47,10 @@ def _in_child() -> None:
     lock = threading.RLock()
     _engines = weakref.WeakSet()
     _threads = weakref.WeakSet()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _at_exit() -> None:
