@@ -399,10 +399,13 @@ f = batched(lambda items: [item + 1 for item in items])
 main = threading.current_thread()
 def late():
     main.join()
-    say(f(1), f.submit(2).result(10))
+    try: say(f(1), f.submit(2).result(10))
+    except RuntimeError as error: say(error)
 threading.Thread(target=late).start()
 """)
-    assert said == ["2 3"]
+    # CPython 3.12 starts no thread any more by then; the caller is told at the call.
+    refused = sys.version_info[:2] == (3, 12) and "can't create new thread" in said[0]
+    assert said == ["2 3"] or refused
 
 
 def test_exits_under_load_again_and_again() -> None:
