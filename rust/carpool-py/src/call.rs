@@ -9,6 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::awaiting::call_awaiting;
 use crate::engine::{Engine, bind};
 use crate::guard::Inside;
 use crate::shared::{Executor, Shared, epoch};
@@ -148,7 +149,7 @@ impl Call {
         let engine = Self::engine(slf)?;
         let owner = slf.clone().into_any().unbind();
         if slf.get().awaits {
-            Engine::call_awaiting(&engine, slf.py(), owner, item)
+            call_awaiting(&engine, slf.py(), owner, item)
         } else {
             Engine::call_blocking(&engine, slf.py(), owner, item)
         }
@@ -173,7 +174,7 @@ impl Call {
             slf.call_method0(intern!(slf.py(), "_before_waiting"))?;
         }
         let owner = slf.clone().into_any().unbind();
-        Engine::call_awaiting(&engine, slf.py(), owner, item)
+        call_awaiting(&engine, slf.py(), owner, item)
     }
 
     /// Makes it a method: unbound calls take the instance as their first argument.

@@ -7,13 +7,15 @@ use carpool_core::clock::NEVER;
 use carpool_core::park::Parker;
 use carpool_core::submit::Announce;
 use carpool_core::{Batcher, Limits, Nanos, Overflow, Pulled, SystemClock};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::awaiting::call_awaiting;
 use crate::batch::Batch;
 use crate::border::{Answer, Held, Payload, PyBorder, Waiter};
+use crate::errors;
 use crate::guard::Inside;
 use crate::port::{Port, inside_loop};
 use crate::pump::{Pump, Pumps};
@@ -21,7 +23,6 @@ use crate::run::{self, Chain, Run};
 use crate::seat::{Seat, Watch, with_parker};
 use crate::shared::{ENGINES, Executor, Shared, epoch};
 use crate::ticket::Ticket;
-use crate::{awaitable, errors};
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
 
@@ -75,45 +76,6 @@ impl Engine {
             errors::outcome(py, shared, answer)
                 .map_err(|error| PyErr::from_value(error.into_bound(py)))
         })
-    }
-
-    /// An awaitable of the running loop.
-    pub(crate) fn call_awaiting(
-        shared: &Arc<Shared>,
-        py: Python<'_>,
-        owner: Py<PyAny>,
-        item: Py<PyAny>,
-    ) -> PyResult<Py<PyAny>> {
-        let Some(port) = Port::current(py)? else {
-            return Err(if shared.executor == Executor::Loop {
-                shared.no_loop()
-            } else {
-                PyRuntimeError::new_err(format!(
-                    "{}: acall needs a running event loop; outside of one, call it or use submit",
-                    shared.name
-                ))
-            });
-        };
-        let origin = shared.origin(py, true)?;
-        let on_loop = shared.executor == Executor::Loop;
-        let announce = if on_loop { Announce::No } else { Announce::Yes };
-        let payload = Payload {
-            item,
-            owner,
-            origin,
-        };
-        let pump = if on_loop {
-            Some(shared.pumps.of(py, shared, &port)?)
-        } else {
-            None
-        };
-        let made = awaitable::make(py, shared, port, |waiter| {
-            shared.submit(py, payload, waiter, announce)
-        })?;
-        if let Some(pump) = pump {
-            Pump::nudge(pump.bind(py), shared)?;
-        }
-        Ok(made)
     }
 }
 
@@ -236,7 +198,7 @@ impl Engine {
     /// An awaitable of the answer to `item`.
     fn acall(&self, py: Python<'_>, owner: Py<PyAny>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
         let _inside = Inside::enter(py)?;
-        Self::call_awaiting(&self.0, py, owner, item)
+        call_awaiting(&self.0, py, owner, item)
     }
 
     /// Submits `item`; the outcome goes to `future._resolve(value)` or `future._reject(error)`.

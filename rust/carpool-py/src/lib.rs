@@ -3,6 +3,7 @@
 //! | module | what crosses the border there |
 //! |---|---|
 //! | [`engine`] | submit: items in, in the three ways of calling |
+//! | [`awaiting`] | submit from a coroutine |
 //! | [`ticket`] | the caller's end of a submitted request |
 //! | [`shared`] | what all of one batcher refers to; forks |
 //! | [`call`] | the callable a decorated function is made of |
@@ -17,6 +18,7 @@
 //! | [`errors`] | the one table from the core's errors to Python's |
 
 mod awaitable;
+mod awaiting;
 mod batch;
 mod border;
 mod call;

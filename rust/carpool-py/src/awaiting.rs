@@ -1,0 +1,52 @@
+//! Submitting from a coroutine: an awaitable of the running loop.
+
+use std::sync::Arc;
+
+use carpool_core::submit::Announce;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use crate::awaitable;
+use crate::border::Payload;
+use crate::port::Port;
+use crate::pump::Pump;
+use crate::shared::{Executor, Shared};
+
+/// An awaitable of the running loop.
+pub(crate) fn call_awaiting(
+    shared: &Arc<Shared>,
+    py: Python<'_>,
+    owner: Py<PyAny>,
+    item: Py<PyAny>,
+) -> PyResult<Py<PyAny>> {
+    let Some(port) = Port::current(py)? else {
+        return Err(if shared.executor == Executor::Loop {
+            shared.no_loop()
+        } else {
+            PyRuntimeError::new_err(format!(
+                "{}: acall needs a running event loop; outside of one, call it or use submit",
+                shared.name
+            ))
+        });
+    };
+    let origin = shared.origin(py, true)?;
+    let on_loop = shared.executor == Executor::Loop;
+    let announce = if on_loop { Announce::No } else { Announce::Yes };
+    let payload = Payload {
+        item,
+        owner,
+        origin,
+    };
+    let pump = if on_loop {
+        Some(shared.pumps.of(py, shared, &port)?)
+    } else {
+        None
+    };
+    let made = awaitable::make(py, shared, port, |waiter| {
+        shared.submit(py, payload, waiter, announce)
+    })?;
+    if let Some(pump) = pump {
+        Pump::nudge(pump.bind(py), shared)?;
+    }
+    Ok(made)
+}
