@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::awaiting::call_awaiting;
+use crate::calling::call_blocking;
 use crate::engine::{Engine, bind};
 use crate::guard::Inside;
 use crate::shared::{Executor, Shared, epoch};
@@ -151,7 +152,7 @@ impl Call {
         if slf.get().awaits {
             call_awaiting(&engine, slf.py(), owner, item)
         } else {
-            Engine::call_blocking(&engine, slf.py(), owner, item)
+            call_blocking(&engine, slf.py(), owner, item)
         }
     }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`engine`] | submit: items in, in the three ways of calling |
 //! | [`awaiting`] | submit from a coroutine |
+//! | [`calling`] | blocking calls, and callers that run batches themselves |
 //! | [`ticket`] | the caller's end of a submitted request |
 //! | [`shared`] | what all of one batcher refers to; forks |
 //! | [`call`] | the callable a decorated function is made of |
@@ -22,6 +23,7 @@ mod awaiting;
 mod batch;
 mod border;
 mod call;
+mod calling;
 mod engine;
 mod errors;
 mod guard;

@@ -13,6 +13,7 @@ POLICY = "scheduler/policy.rs"
 PENDING = "scheduler/pending.rs"
 GROUP = "scheduler/group.rs"
 SCHEDULER = "scheduler/mod.rs"
+CALLERS = "scheduler/callers.rs"
 
 LIVES = [
     life("leaves-early", POLICY, "} else if now >= due {", "} else if now + 1 >= due {"),
@@ -73,7 +74,7 @@ LIVES = [
     ),
     life(
         "overdue-caller-runs",
-        SCHEDULER,
+        CALLERS,
         "        if own.terms.deadline <= now {",
         "        if false {",
     ),
@@ -133,7 +134,7 @@ LIVES = [
     ),
     life(
         "idle-batcher-keeps-the-keeper",
-        SCHEDULER,
+        CALLERS,
         "if keeper.is_some_and(|keeper| !keeper.request.reply.is_pending()) {",
         "if keeper.is_some_and(|_| false) {",
     ),
@@ -146,7 +147,7 @@ LIVES = [
     ),
     life(
         "keeper-sleeps-though-due",
-        SCHEDULER,
+        CALLERS,
         "(Some(_), Decision::Leave(_)) => false,",
         "(Some(_), Decision::Leave(_)) => true,",
     ),

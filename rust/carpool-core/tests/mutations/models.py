@@ -389,7 +389,7 @@ MODELS = [
     mutation(
         "cancelled-keeper-keeps-the-time",
         "callers::a_caller_that_gives_up_hands_the_time_on",
-        "scheduler/mod.rs",
+        "scheduler/callers.rs",
         "let (key, decision) = self.look(shared, shared.limits.max_batch_size, now, out);\n"
         "        let Some(head)",
         "let _ = now;\n        let (key, decision) = (0, Decision::NO_SLOT);\n        let Some(head)",

@@ -1,0 +1,88 @@
+//! Blocking calls: a thread that waits for its answer, or runs the batch itself.
+
+use std::sync::Arc;
+
+use carpool_core::Pulled;
+use carpool_core::park::Parker;
+use carpool_core::submit::Announce;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use crate::batch::Batch;
+use crate::border::{Answer, Payload, PyBorder, Waiter};
+use crate::errors;
+use crate::port::inside_loop;
+use crate::seat::{Watch, with_parker};
+use crate::shared::{Executor, Shared};
+
+type CoreTicket = carpool_core::Ticket<PyBorder>;
+
+/// Blocks until the answer is there. Only its own thread waits; the interpreter runs on.
+pub(crate) fn call_blocking(
+    shared: &Arc<Shared>,
+    py: Python<'_>,
+    owner: Py<PyAny>,
+    item: Py<PyAny>,
+) -> PyResult<Py<PyAny>> {
+    if shared.executor == Executor::Loop {
+        return Err(if inside_loop(py)? {
+            shared.would_block_loop(py, "a blocking call")
+        } else {
+            shared.no_loop()
+        });
+    }
+    let origin = shared.origin(py, true)?;
+    let runs = shared.executor == Executor::Caller;
+    let payload = Payload {
+        item,
+        owner,
+        origin,
+    };
+    with_parker(|parker| {
+        let waker = parker.waker().clone();
+        let (waiter, announce) = if runs {
+            (Waiter::Caller(waker), Announce::No)
+        } else {
+            (Waiter::Thread(waker), Announce::Yes)
+        };
+        let ticket = shared.submit(py, payload, waiter, announce)?;
+        let waited = if runs {
+            wait_running(py, shared, parker, &ticket)
+        } else {
+            Watch::new(py)?.wait(py, parker, || ticket.request().reply().is_over())
+        };
+        if let Err(error) = waited {
+            // Interrupted: nobody waits for the answer any more.
+            drop(ticket.cancel());
+            return Err(error);
+        }
+        let answer = ticket
+            .take()
+            .unwrap_or(Answer::Failure(carpool_core::Failure::Expired));
+        errors::outcome(py, shared, answer).map_err(|error| PyErr::from_value(error.into_bound(py)))
+    })
+}
+
+/// Waits as one that may run the batch itself.
+fn wait_running(
+    py: Python<'_>,
+    shared: &Arc<Shared>,
+    parker: &Parker,
+    ticket: &CoreTicket,
+) -> PyResult<()> {
+    let watch = Watch::new(py)?;
+    loop {
+        if ticket.request().reply().is_over() {
+            return Ok(());
+        }
+        match shared.core.pull_own(ticket) {
+            Pulled::Batch(batch) => {
+                let batch = Batch::wrap(py, shared, batch)?;
+                let owner = batch.get().owner(py);
+                owner.call_method1(py, intern!(py, "_run_as_caller"), (batch,))?;
+            }
+            Pulled::Wait(until) => watch.park(py, &shared.core, parker, until)?,
+            Pulled::Closed => {}
+        }
+    }
+}
