@@ -24,6 +24,7 @@ export PYO3_PYTHON := $(PY)
 export VIRTUAL_ENV := $(abspath $(VENV))
 
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) $(wildcard Cargo.toml Cargo.lock)
+PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi')
 LOOM_MODELS  := $(patsubst rust/carpool-core/tests/%.rs,%,$(wildcard rust/carpool-core/tests/loom*.rs))
 BENCHES      := $(wildcard benches/overhead.py benches/poisson.py benches/idle.py)
 NEXTEST      := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
@@ -42,7 +43,7 @@ demo: $(STAMPS)/build $(STAMPS)/demo ## embed a few thousand sentences, one by o
 build: $(STAMPS)/build ## build the extension in release mode into the virtual environment
 
 .PHONY: test
-test: test-rust test-python test-docs types ## all tests
+test: test-rust test-python test-plain test-docs types ## all tests
 
 # The extension itself is tested through Python: a test binary of it would need a shared libpython.
 .PHONY: test-rust
@@ -61,6 +62,11 @@ endif
 .PHONY: test-python
 test-python: $(STAMPS)/build $(STAMPS)/test ## the Python layer, on the extension in release mode
 	$(PY) -m pytest --ignore=tests/test_docs.py $(PYTEST_ARGS)
+
+.PHONY: test-plain
+test-plain: $(STAMPS)/plain $(STAMPS)/test ## the Python tests once more, on the extension without raw types
+	PYTHONPATH=$(abspath $(VENV))/plain $(PY) -c 'from carpool import _core; assert not _core.RAW'
+	PYTHONPATH=$(abspath $(VENV))/plain $(PY) -m pytest --ignore=tests/test_docs.py $(PYTEST_ARGS)
 
 .PHONY: test-docs
 test-docs: $(STAMPS)/build $(STAMPS)/test ## the code in README, docs/ and docstrings
@@ -82,6 +88,7 @@ lint: $(STAMPS)/lint types ## formatting, ruff, clippy, types
 	$(BIN)/ruff format --check
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --package carpool-py --features plain -- -D warnings
 
 .PHONY: fmt
 fmt: $(STAMPS)/lint ## format the sources and apply ruff's safe fixes
@@ -119,6 +126,14 @@ $(STAMPS)/venv:
 $(STAMPS)/build: $(STAMPS)/maturin $(RUST_SOURCES) pyproject.toml
 	@echo "building the extension in release mode"
 	@$(BIN)/maturin develop --release --quiet
+	@touch $@
+
+# Beside the other, found first through PYTHONPATH.
+$(STAMPS)/plain: $(STAMPS)/maturin $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml
+	@echo "building the extension without raw types"
+	@rm -rf $(VENV)/plain $(VENV)/plain-wheel
+	@CARGO_TARGET_DIR=target/plain $(BIN)/maturin build --release --quiet --features plain --interpreter $(PY) --out $(VENV)/plain-wheel
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/plain $(VENV)/plain-wheel/*.whl
 	@touch $@
 
 $(STAMPS)/maturin: $(STAMPS)/venv dev/constraints.txt

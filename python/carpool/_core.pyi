@@ -16,6 +16,7 @@ _B = TypeVar("_B")
 _R_co = TypeVar("_R_co", covariant=True)
 
 __all__ = [
+    "RAW",
     "Awaitable",
     "Batch",
     "Call",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 __version__: str
+
+#: Whether `Awaitable` is the raw type; False where the build cannot have it.
+RAW: bool
 
 #: The handler that the present code runs in.
 running: ContextVar[Run]

@@ -13,11 +13,15 @@
 //! | [`pump`] | slots on event loops |
 //! | [`border`] | what the core calls: wakes, grouped per loop |
 //! | [`port`] | one event loop, as the core's wakes see it |
-//! | [`awaitable`] | what `await` gets: a raw type, the only unsafe code of this crate |
+//! | [`awaitable`] | what `await` gets: a raw type; `plain.rs` is the same in ordinary PyO3 |
 //! | [`run`] | which handlers the present code runs in, for finding deadlocks |
 //! | [`guard`] | what must not be interrupted, and the end of the process |
 //! | [`errors`] | the one table from the core's errors to Python's |
 
+#[cfg(not(plain))]
+mod awaitable;
+#[cfg(plain)]
+#[path = "plain.rs"]
 mod awaitable;
 mod awaiting;
 mod batch;
@@ -62,6 +66,7 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         module.add("Awaitable", awaitable::type_object(py)?)?;
+        module.add("RAW", cfg!(not(plain)))?;
         module.add("running", run::variable(py)?)?;
         module.add_function(wrap_pyfunction!(shared::forked, module)?)?;
         module.add_function(wrap_pyfunction!(guard::keep_out, module)?)?;

@@ -162,6 +162,7 @@ impl Port {
     }
 
     /// The weak reference to the loop; called, it returns the loop.
+    #[cfg(not(plain))]
     pub(crate) fn loop_reference(&self) -> &Py<PyWeakrefReference> {
         &self.event_loop
     }
