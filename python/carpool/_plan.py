@@ -1,0 +1,108 @@
+"""What a decorated function is made of: a handler with its options, and the batchers that run it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from ._batcher import Station
+from ._binding import Binding
+from ._options import Options
+from ._worker import Handler
+
+__all__ = ["WRAPPED", "Branch", "Plan"]
+
+#: How a handler is reached from where its decorated function stands.
+WRAPPED = ".__wrapped__"
+
+
+class Plan:
+    """A handler and its options, as decorated; what all instances of a class share.
+
+    Raises:
+        TypeError: the handler is none that can be batched.
+    """
+
+    def __init__(self, function: Any, options: Options) -> None:
+        self.kind: str = "function"
+        if isinstance(function, (staticmethod, classmethod)):
+            self.kind = type(function).__name__
+            function = function.__func__
+        if not callable(function) or inspect.isclass(function):
+            raise TypeError(f"batched decorates a function or method, not {function!r}")
+        self.function: Callable[..., Any] = function
+        self.options = options
+        own_name: str = getattr(function, "__name__", type(function).__name__)
+        self.label: str = options.name or own_name
+        #: How instances reach it.
+        self.attribute: str = getattr(function, "__name__", "")
+        call = function if inspect.isroutine(function) else function.__call__
+        unwrapped = inspect.unwrap(call)
+        if inspect.isgeneratorfunction(unwrapped) or inspect.isasyncgenfunction(unwrapped):
+            raise TypeError(
+                f"{self.label}: a batched function returns one list per batch; "
+                f"generators (streaming) are not supported"
+            )
+        self.is_async: bool = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
+            unwrapped
+        )
+        self.executor: str = options.executor or ("loop" if self.is_async else "thread")
+        if self.is_async and self.executor == "caller":
+            raise TypeError(
+                f"{self.label}: executor='caller' runs the handler in a calling thread; "
+                f"an `async def` handler needs 'loop' or 'thread'"
+            )
+        #: A class method to be, by the looks of it: from CPython 3.13 on, `classmethod` above `batched` binds
+        #: the class without asking, so calls arrive with the class in front.
+        self.wants_class: bool = self.kind == "function" and _takes_class(function)
+        self.looks: dict[str, Any] = self._looks()
+        self._method: Binding | None = None
+        self.free: Binding = Binding(function, self.label, bound=self.kind == "classmethod")
+
+    def _looks(self) -> dict[str, Any]:
+        """What a decorated function shows of the one it wraps."""
+        names: tuple[str, ...] = functools.WRAPPER_ASSIGNMENTS
+        looks = {one: getattr(self.function, one) for one in names if hasattr(self.function, one)}
+        looks.update(vars(self.function) if inspect.isfunction(self.function) else {})
+        looks["__qualname__"] = looks.get("__qualname__", self.label).removesuffix(WRAPPED)
+        return {**looks, "__wrapped__": self.function}
+
+    @property
+    def bound(self) -> Binding:
+        """How calls of a method bind, `self` being given."""
+        # Not functools.cached_property: up to CPython 3.11 it takes a lock, which a fork may meet held.
+        if self._method is None:
+            self._method = Binding(self.function, self.label, bound=True)
+        return self._method
+
+    def station(self) -> Station:
+        """A new batcher of this kind."""
+        slots = self.options.max_concurrent_batches
+        return Station(self.options, self.label, self.executor, slots)
+
+    def handler(self) -> Handler:
+        """A new handler: what of it lives in a process, with nothing started."""
+        return Handler(self.function, self.options, is_async=self.is_async, name=self.label)
+
+
+def _takes_class(function: Any) -> bool:
+    scope, _, _ = getattr(function, "__qualname__", "").rpartition(".")
+    code = getattr(function, "__code__", None)
+    in_class = bool(scope) and not scope.endswith("<locals>")
+    return in_class and code is not None and code.co_varnames[: code.co_argcount][:1] == ("cls",)
+
+
+class Branch:
+    """One batcher of a plan: that of a function, or of one instance of a class.
+
+    Knows no instance, so that an idle one can be collected; calls bring theirs along.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.station: Station = plan.station()
+        self.handler: Handler = plan.handler()
+        closing = weakref.finalize(self, Station.release, self.station)
+        closing.atexit = False
