@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from carpool import AlreadyAnswered, BatchAbandoned, Batcher, BatchLengthError
-from gates import identity, in_thread
+from carpool import (
+    AlreadyAnswered,
+    BatchAbandoned,
+    Batcher,
+    BatchLengthError,
+    WouldDeadlock,
+    batched,
+)
+from carpool._core import running
+from carpool._worker import Handler
+from gates import auntil, identity, in_thread
 
 
 @pytest.fixture
@@ -295,3 +305,184 @@ def test_racing_answers_one_wins_each(b: Any) -> None:
         assert won == {name: results.count(name) for name in "xyz"}
         assert batch.done
     assert b.stats.answered == 400
+
+
+# -- parts -------------------------------------------------------------------------------------
+
+
+def without_poison(items: list[Any]) -> list[Any]:
+    if "poison" in items:
+        raise ZeroDivisionError(items)
+    return [f"for {item}" for item in items]
+
+
+def test_halving_leaves_the_poison_alone(b: Any) -> None:
+    items = [*"abcdefg", "poison", *"hij"]
+    batch, futures = submit(b, *items)
+    todo, failed = [batch], []
+    del batch
+    while todo:
+        part = todo.pop()
+        try:
+            part.complete(without_poison(part.items))
+        except ZeroDivisionError as error:
+            if len(part) == 1:
+                failed += part.items
+                part.fail(error)
+            else:
+                todo += [part._split(len(part) // 2), part]
+    assert failed == ["poison"]
+    for item, future in zip(items, futures, strict=True):
+        if item == "poison":
+            assert type(future.exception(0)) is ZeroDivisionError
+        else:
+            assert future.result(0) == f"for {item}"
+    stats = b.stats
+    assert (stats.answered, stats.failed, stats.in_flight, stats.batches) == (10, 1, 0, 1)
+
+
+def test_each_part_shows_its_own(b: Any) -> None:
+    batch, futures = submit(b, *"abcd")
+    handed_out = batch.items
+    batch.set(3, "answered before")
+    rest = batch._split(1)
+    assert type(rest) is type(batch)
+    assert handed_out == ["a", "b", "c", "d"]
+    assert (batch.items, rest.items) == (["a"], ["b", "c", None])
+    assert (len(batch), len(rest)) == (1, 3)
+    assert repr(rest).startswith("<carpool.Batch of 3 for ")
+    assert rest.reason == batch.reason == "idle"
+    assert batch.waited_ms >= rest.waited_ms >= 0
+    assert not batch.done
+    assert not rest.done
+    with pytest.raises(IndexError, match="index 3 is out of range for a batch of 3"):
+        rest.set(3, "nobody's")
+    with pytest.raises(AlreadyAnswered):
+        rest.set(-1, "again")
+    rest.set(-2, "for c")
+    rest.set(0, "for b")
+    assert rest.done
+    assert not batch.done
+    batch.complete(["for a"])
+    expected = ["for a", "for b", "for c", "answered before"]
+    assert [future.result(0) for future in futures] == expected
+
+
+@pytest.mark.parametrize("at", [0, 2, 3, 2**40])
+def test_a_part_needs_a_request(b: Any, at: int) -> None:
+    batch, futures = submit(b, "a", "b")
+    with pytest.raises(ValueError, match=f"a batch of 2 cannot be split at {at}: each part needs"):
+        batch._split(at)
+    assert batch.items == ["a", "b"]
+    batch.complete([1, 2])
+    assert [future.result(0) for future in futures] == [1, 2]
+
+
+def test_a_dropped_part_fails_only_its_own(b: Any) -> None:
+    batch, futures = submit(b, *"abc")
+    rest = batch._split(1)
+    del rest
+    gc.collect()
+    assert not futures[0].done()
+    assert all(isinstance(future.exception(0), BatchAbandoned) for future in futures[1:])
+    batch.complete(["kept"])
+    assert futures[0].result(0) == "kept"
+
+
+def test_a_wrong_number_of_results_fails_only_the_part(b: Any) -> None:
+    batch, futures = submit(b, *"abc")
+    rest = batch._split(2)
+    with pytest.raises(BatchLengthError):
+        batch.complete([1, 2, 3])
+    assert not futures[2].done()
+    rest.complete([3])
+    assert futures[2].result(0) == 3
+
+
+def test_parts_end_on_other_threads(b: Any) -> None:
+    batch, futures = submit(b, *range(8))
+    parts = [batch]
+    for at in range(7, 0, -1):
+        parts.append(batch._split(at))
+    ended = [in_thread(part.complete, [part.items[0] * 2]) for part in parts]
+    for end in ended:
+        end.result(20)
+    assert [future.result(0) for future in futures] == [2 * number for number in range(8)]
+    assert b.stats.batches == 1
+
+
+@pytest.fixture
+def one_slot(b: Any) -> Any:
+    b._station.slots = 1
+    return b
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_slot_is_free_when_the_last_part_has_ended(one_slot: Any, first: int) -> None:
+    batch, futures = submit(one_slot, "a", "b")
+    later = one_slot.submit("later")
+    parts = [batch, batch._split(1)]
+    parts[first].complete([1])
+    assert futures[first].result(0) == 1
+    assert one_slot.next_batch(block=False) is None
+    assert one_slot.stats.run_ms.count == 0
+    parts[1 - first].complete([2])
+    assert one_slot.stats.run_ms.count == 1
+    one_slot.next_batch(block=False).complete([3])
+    assert later.result(0) == 3
+
+
+def test_a_dropped_part_keeps_no_slot(one_slot: Any) -> None:
+    batch, _ = submit(one_slot, "a", "b")
+    one_slot.submit("later")
+    rest = batch._split(1)
+    del batch
+    gc.collect()
+    assert one_slot.next_batch(block=False) is None
+    del rest
+    gc.collect()
+    one_slot.next_batch(block=False).complete([1])
+    assert one_slot.stats.failed == 2
+
+
+def test_the_handler_runs_until_the_last_part_has_ended(one_slot: Any) -> None:
+    batch, _ = submit(one_slot, "a", "b")
+    parts = [batch, batch._split(1)]
+
+    inside = contextvars.copy_context()
+    for ended in range(2):
+        assert batch._run.active
+        with pytest.raises(WouldDeadlock):
+            inside.run(lambda: (running.set(batch._run), one_slot("from inside")))
+        parts[ended].complete([1])
+    assert not batch._run.active
+
+
+def test_parts_on_a_loop_that_has_stopped_block_nobody(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One batch at a time: the next loop abandons what the stopped one cannot answer."""
+    kept: list[Any] = []
+
+    async def handler(items: list[Any]) -> list[Any]:
+        return items
+
+    f = batched(handler)
+    run_on_loop = Handler.run_on_loop
+
+    def split(self: Handler, batch: Any, *_: Any) -> None:
+        kept.extend([batch, batch._split(1)])
+
+    async def leave_in_flight() -> None:
+        kept.extend([f("a"), f("b")])
+        await auntil(lambda: len(kept) == 4)
+
+    async def stay() -> Any:
+        return await f("c")
+
+    monkeypatch.setattr(Handler, "run_on_loop", split)
+    run(leave_in_flight())
+    monkeypatch.setattr(Handler, "run_on_loop", run_on_loop)
+    assert run(stay()) == "c"
+    assert all(batch.done for batch in kept[2:])
+    assert f.stats.failed == 2

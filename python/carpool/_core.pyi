@@ -111,6 +111,15 @@ class Batch(Generic[_A, _B]):
     def _owner(self) -> Any: ...
     @property
     def _run(self) -> Run: ...
+    def _split(self, at: int, /) -> Batch[_A, _B]:
+        """Takes the requests from `items[at]` on out, into a batch of their own.
+
+        Both hold the slot, which is free when the last of them has ended. Each has its own `items`
+        (None for what is answered), `waited_ms` and indices; the other batch figures are those of the whole.
+
+        Raises:
+            ValueError: one of the parts would be empty.
+        """
     def __len__(self) -> int: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def complete(self, results: Rows[_B | Exception], /) -> None:

@@ -2,7 +2,8 @@
 
 use crate::border::{Border, Failure};
 use crate::clock::Nanos;
-use crate::error::AnswerError;
+use crate::error::{AnswerError, SplitError};
+use crate::lease::Lease;
 use crate::request::{Claimed, Handle};
 use crate::route::{self, Delivery};
 use crate::scheduler::Shared;
@@ -18,8 +19,11 @@ pub(crate) struct Sealed<B: Border> {
     pub(crate) at: Nanos,
 }
 
-/// A sealed batch and the lease on its slot. Both end with the last answer; a batch that is dropped
-/// before fails what is unanswered with [`Failure::Abandoned`].
+/// A sealed batch, or a part of one, and the lease on its slot. Both end with the last answer; a batch
+/// that is dropped before fails what is unanswered with [`Failure::Abandoned`].
+///
+/// Payloads stay until their requests are answered, so a batch can be run any number of times; and it
+/// can be split, to run its parts by themselves.
 pub struct Batch<B: Border> {
     shared: Arc<Shared<B>>,
     /// Empty once all have been answered in one step.
@@ -29,6 +33,8 @@ pub struct Batch<B: Border> {
     reason: Reason,
     oldest: Nanos,
     sealed: Nanos,
+    /// Until the last answer is stored.
+    lease: Option<Lease>,
 }
 
 impl<B: Border> Batch<B> {
@@ -48,7 +54,44 @@ impl<B: Border> Batch<B> {
             reason,
             oldest,
             sealed: at,
+            lease: Some(Lease::new(at)),
         }
+    }
+
+    /// Takes the requests from `at` on out, into a batch of their own. Both parts hold the slot: it is
+    /// free, and the run is over, when the last of them has ended, in whatever order and on whatever
+    /// threads they do. Each part counts its requests from 0.
+    pub fn split_off(&mut self, at: usize) -> Result<Self, SplitError> {
+        let len = self.len();
+        if at == 0 || at >= len {
+            return Err(SplitError { at, len });
+        }
+        // None are left where all were answered in one step.
+        let requests = self.requests.split_off(at.min(self.requests.len()));
+        let answered = self.answered.split_off(at);
+        let left = answered.iter().filter(|&&answered| !answered).count();
+        self.left -= left;
+        // A part without an open request has ended, and holds nothing.
+        let lease = match (self.left, left) {
+            (_, 0) => None,
+            (0, _) => self.lease.take(),
+            _ => self.lease.as_mut().map(Lease::share),
+        };
+        let mut rest = Self {
+            shared: self.shared.clone(),
+            requests,
+            answered,
+            left,
+            reason: self.reason,
+            oldest: self.oldest,
+            sealed: self.sealed,
+            lease,
+        };
+        for part in [self, &mut rest] {
+            let arrivals = part.requests.iter().map(Claimed::arrival);
+            part.oldest = arrivals.min().unwrap_or(part.oldest);
+        }
+        Ok(rest)
     }
 
     /// How many requests it holds.
@@ -126,7 +169,7 @@ impl<B: Border> Batch<B> {
         Ok(Outgoing {
             shared: self.shared.clone(),
             delivery,
-            ended: Some(self.sealed),
+            ended: self.lease.take(),
             payloads,
         })
     }
@@ -155,11 +198,10 @@ impl<B: Border> Batch<B> {
             payloads.extend(self.requests[index].release());
             delivery.add(self.requests[index].handle().clone(), answer);
         }
-        let ended = (self.left == 0 && !delivery.is_empty()).then_some(self.sealed);
         Outgoing {
             shared: self.shared.clone(),
             delivery,
-            ended,
+            ended: self.lease.take_if(|_| self.left == 0),
             payloads,
         }
     }
@@ -179,29 +221,36 @@ impl<B: Border> Drop for Batch<B> {
 pub struct Outgoing<B: Border> {
     shared: Arc<Shared<B>>,
     delivery: Delivery<B>,
-    ended: Option<Nanos>,
+    ended: Option<Lease>,
     payloads: Vec<B::Payload>,
 }
 
 impl<B: Border> Outgoing<B> {
-    /// Whether these are the last answers of the batch.
+    /// Whether these are the last answers of the batch, or of its part.
     pub fn is_last(&self) -> bool {
         self.ended.is_some()
     }
 
     /// Counts the answers, lets them be seen, gives the slot back after the last, wakes the callers.
-    pub fn send(self) {
-        drop(self);
+    /// True when the slot was given back: after the last part that was sent.
+    pub fn send(mut self) -> bool {
+        self.go()
+    }
+
+    fn go(&mut self) -> bool {
+        let mut slot_is_free = false;
+        if !self.delivery.is_empty() {
+            let delivery = std::mem::replace(&mut self.delivery, Delivery::of(0));
+            slot_is_free = route::route(&self.shared, delivery, self.ended.take());
+        }
+        // Payloads last: dropping one may run the border's code, which may come back here.
+        self.payloads.clear();
+        slot_is_free
     }
 }
 
 impl<B: Border> Drop for Outgoing<B> {
     fn drop(&mut self) {
-        if !self.delivery.is_empty() {
-            let delivery = std::mem::replace(&mut self.delivery, Delivery::of(0));
-            route::route(&self.shared, delivery, self.ended.take());
-        }
-        // Payloads last: dropping one may run the border's code, which may come back here.
-        self.payloads.clear();
+        self.go();
     }
 }

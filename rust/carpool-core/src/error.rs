@@ -80,3 +80,24 @@ impl fmt::Display for AnswerError {
 }
 
 impl std::error::Error for AnswerError {}
+
+/// A split that would leave a part without a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SplitError {
+    /// Where the second part was to begin.
+    pub at: usize,
+    /// How many requests the batch holds.
+    pub len: usize,
+}
+
+impl fmt::Display for SplitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, len } = self;
+        write!(
+            f,
+            "a batch of {len} cannot be split at {at}: each part needs a request"
+        )
+    }
+}
+
+impl std::error::Error for SplitError {}

@@ -9,7 +9,7 @@
 //! | queue | [`queue`] | lock-free intake; the bound; who must be woken |
 //! | scheduler | [`scheduler`] | pending requests and the pure decision when and what leaves |
 //! | batch | [`batch`] | closed for ever once sealed; answered exactly once per request |
-//! | slot | [`slot`] | room to run one batch: threads, loops and callers pull |
+//! | slot | [`slot`] | room to run one batch, held by a lease: threads, loops and callers pull |
 //! | route | [`route`] | outcomes to replies, then wakes |
 //! | reply | [`reply`] | the one-shot state machine the caller waits on |
 //!
@@ -22,6 +22,7 @@ pub mod batcher;
 pub mod border;
 pub mod clock;
 pub mod error;
+mod lease;
 pub mod limits;
 #[cfg(loom)]
 #[doc(hidden)]
@@ -41,7 +42,7 @@ pub use batch::{Batch, Outgoing};
 pub use batcher::Batcher;
 pub use border::{Border, Failure};
 pub use clock::{Clock, ManualClock, Nanos, SystemClock};
-pub use error::{AnswerError, Refusal, Refused};
+pub use error::{AnswerError, Refusal, Refused, SplitError};
 pub use limits::{Limits, Overflow};
 pub use request::{Request, Terms};
 pub use scheduler::policy::Reason;

@@ -133,6 +133,12 @@ impl<B: Border> Claimed<B> {
         &self.0
     }
 
+    /// When it was submitted.
+    #[inline]
+    pub(crate) fn arrival(&self) -> Nanos {
+        self.0.terms.arrival
+    }
+
     /// The request alone, once it needs no more than its answer.
     #[inline]
     pub(crate) fn into_handle(self) -> Handle<B> {

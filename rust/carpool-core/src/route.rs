@@ -6,7 +6,7 @@
 //! batch held.
 
 use crate::border::{Border, Failure};
-use crate::clock::Nanos;
+use crate::lease::Lease;
 use crate::request::{Claimed, Handle};
 use crate::scheduler::Shared;
 use crate::stats::since;
@@ -55,20 +55,21 @@ impl<B: Border> Delivery<B> {
     }
 }
 
-/// Takes one step's outcomes of a batch to its callers; `ended` says when the batch was sealed if this
-/// was its last step.
+/// Takes one step's outcomes of a batch to its callers; `ended` is its lease if this was its last step.
+/// True when that gave the slot back.
 pub(crate) fn route<B: Border>(
     shared: &Arc<Shared<B>>,
     delivery: Delivery<B>,
-    ended: Option<Nanos>,
-) {
+    ended: Option<Lease>,
+) -> bool {
     let (delivered, gone) = (
         delivery.delivered.len() as u64,
         delivery.refused.len() as u64,
     );
     let failed = delivery.failed as u64;
     let now = shared.now();
-    shared.locked(|state, out| {
+    let slot_is_free = shared.locked(|state, out| {
+        let ended = ended.and_then(Lease::end);
         let counters = &mut state.counters;
         counters.in_flight -= delivered + gone;
         counters.answered += delivered - failed;
@@ -82,8 +83,10 @@ pub(crate) fn route<B: Border>(
         if ended.is_some() || state.has_ended(shared) {
             state.settle(shared, now, out);
         }
+        ended.is_some()
     });
     delivery.publish_and_wake();
+    slot_is_free
 }
 
 /// Fails requests that were claimed without a batch: those a close met while they were pending.

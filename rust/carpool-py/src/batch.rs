@@ -1,13 +1,12 @@
 //! A closed batch in Python's hands.
 
 use std::mem::ManuallyDrop;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use carpool_core::Outgoing;
-use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyType};
 
 use crate::border::{Answer, PyBorder, Waiter};
@@ -26,12 +25,13 @@ pub(crate) struct Batch {
     engine: Arc<Shared>,
     /// Never locked while Python code, drops or wakes run.
     core: Mutex<ManuallyDrop<Core>>,
-    len: usize,
     reason: &'static str,
-    waited_ns: u64,
-    items: PyOnceLock<Py<PyList>>,
+    /// Made at the first look, and again after a split; locked like `core`.
+    items: Mutex<Option<Py<PyList>>>,
     owner: Mutex<Option<Py<PyAny>>>,
     chain: Arc<Chain>,
+    /// The loop it runs on, where it was taken by one.
+    home: OnceLock<Py<Port>>,
 }
 
 impl Batch {
@@ -51,13 +51,12 @@ impl Batch {
         Py::new(
             py,
             Self {
-                len: core.len(),
                 reason: core.reason().name(),
-                waited_ns: core.waited(),
                 core: Mutex::new(ManuallyDrop::new(core)),
-                items: PyOnceLock::new(),
+                items: Mutex::default(),
                 owner: Mutex::new(owner),
                 chain: Chain::new(engine.number, origins),
+                home: OnceLock::new(),
                 engine: engine.clone(),
             },
         )
@@ -94,7 +93,7 @@ impl Batch {
         if last {
             self.chain.end();
         }
-        outgoing.send();
+        let slot_is_free = outgoing.send();
         if last {
             let owner = self
                 .owner
@@ -102,7 +101,8 @@ impl Batch {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take();
             drop(owner);
-            // A slot is free.
+        }
+        if slot_is_free {
             self.engine.pumps.wake_parked(py);
         }
     }
@@ -143,17 +143,24 @@ impl Batch {
     /// The items, in order of arrival.
     #[getter]
     fn items(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
-        let items = self.items.get_or_try_init(py, || {
-            let core = self.core();
-            let items = (0..core.len()).map(|index| match core.payload(index) {
-                Some(payload) => payload.item.clone_ref(py),
-                None => py.None(),
-            });
-            let items: Vec<_> = items.collect();
-            drop(core);
-            PyList::new(py, items).map(Bound::unbind)
-        })?;
-        Ok(items.clone_ref(py))
+        let known = || self.known_items().as_ref().map(|items| items.clone_ref(py));
+        if let Some(items) = known() {
+            return Ok(items);
+        }
+        let core = self.core();
+        let items = (0..core.len()).map(|index| match core.payload(index) {
+            Some(payload) => payload.item.clone_ref(py),
+            None => py.None(),
+        });
+        let items: Vec<_> = items.collect();
+        drop(core);
+        let made = PyList::new(py, items)?.unbind();
+        // Making it may have run the collector, and so any code.
+        if let Some(items) = known() {
+            return Ok(items);
+        }
+        *self.known_items() = Some(made.clone_ref(py));
+        Ok(made)
     }
 
     /// Why it left: "full", "wait", "cost", "idle", "gather", "flush" or "close".
@@ -165,7 +172,7 @@ impl Batch {
     /// How long the oldest request had waited when the batch was sealed, in milliseconds.
     #[getter]
     fn waited_ms(&self) -> f64 {
-        self.waited_ns as f64 / 1e6
+        self.core().waited() as f64 / 1e6
     }
 
     /// Whether every request has its answer.
@@ -187,13 +194,45 @@ impl Batch {
     }
 
     fn __len__(&self) -> usize {
-        self.len
+        self.core().len()
+    }
+
+    /// Takes the requests from `items[at]` on out, into a batch of their own: the slot is free, and the
+    /// handler's run over, when both have ended. Items of requests that are answered are None.
+    #[pyo3(signature = (at, /))]
+    fn _split(&self, py: Python<'_>, at: usize) -> PyResult<Py<Self>> {
+        let mut core = self.core();
+        let split = core.split_off(at);
+        let rest = split.map_err(|why| PyValueError::new_err(why.to_string()))?;
+        if core.left() > 0 && rest.left() > 0 {
+            self.chain.share();
+        }
+        drop(core);
+        // Each part has a list of its own: this one may be in the handler's hands.
+        let stale = self.known_items().take();
+        drop(stale);
+        let part = Self {
+            engine: self.engine.clone(),
+            core: Mutex::new(ManuallyDrop::new(rest)),
+            reason: self.reason,
+            items: Mutex::default(),
+            owner: Mutex::new(Some(self.owner(py))),
+            chain: self.chain.clone(),
+            home: OnceLock::new(),
+        };
+        let part = Py::new(py, part)?;
+        if let Some(port) = self.home.get() {
+            self.engine.pumps.note(py, port.clone_ref(py), &part)?;
+        }
+        Ok(part)
     }
 
     fn __repr__(&self) -> String {
         format!(
             "<carpool.Batch of {} for {}, {}>",
-            self.len, self.engine.name, self.reason
+            self.core().len(),
+            self.engine.name,
+            self.reason
         )
     }
 
@@ -202,9 +241,9 @@ impl Batch {
     /// unanswered request with BatchLengthError and raises it here.
     #[pyo3(signature = (results, /))]
     fn complete(&self, py: Python<'_>, results: &Bound<'_, PyAny>) -> PyResult<()> {
-        let exact = results.cast_exact::<PyList>();
-        let rows = match exact {
-            Ok(list) if list.len() == self.len => list.clone(),
+        let len = self.core().len();
+        let rows = match results.cast_exact::<PyList>() {
+            Ok(list) if list.len() == len => list.clone(),
             _ => match self.rows(py, results) {
                 Ok(rows) => rows,
                 Err(error) => {
@@ -272,16 +311,24 @@ impl Batch {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        // Items that are still in the core are reachable from there only; no lock is taken here.
-        visit.call(self.items_for_traverse())
+        // Items that are still in the core are reachable from there only. No lock is waited for here;
+        // what is not shown is kept alive.
+        match self.items.try_lock() {
+            Ok(items) => visit.call(items.as_ref()),
+            Err(_) => Ok(()),
+        }
     }
 }
 
 impl Batch {
-    fn items_for_traverse(&self) -> Option<&Py<PyList>> {
-        // SAFETY: the collector runs attached; the token is used for nothing but this look.
-        let py = unsafe { Python::assume_attached() };
-        self.items.get(py)
+    fn known_items(&self) -> MutexGuard<'_, Option<Py<PyList>>> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says on which loop it runs.
+    pub(crate) fn runs_at(&self, port: Py<Port>) {
+        // It runs on one; a batch is taken once.
+        drop(self.home.set(port));
     }
 
     fn rows<'py>(
@@ -291,13 +338,14 @@ impl Batch {
     ) -> PyResult<Bound<'py, PyList>> {
         let rows = py.import("carpool._rows")?.getattr("rows")?;
         Ok(rows
-            .call1((results, self.len, &self.engine.name))?
+            .call1((results, self.core().len(), &self.engine.name))?
             .cast_into::<PyList>()?)
     }
 
     fn answer_one(&self, py: Python<'_>, index: &Bound<'_, PyAny>, answer: Answer) -> PyResult<()> {
+        let len = self.core().len();
         let at = match index.extract::<isize>() {
-            Ok(at) if at < 0 => usize::try_from(at + self.len as isize).unwrap_or(usize::MAX),
+            Ok(at) if at < 0 => usize::try_from(at + len as isize).unwrap_or(usize::MAX),
             Ok(at) => at as usize,
             // An int beyond 64 bits is out of range like any other.
             Err(error) if error.is_instance_of::<PyOverflowError>(py) => usize::MAX,

@@ -118,7 +118,8 @@ impl Pumps {
     }
 
     /// Notes a batch in flight; forgets those that have ended.
-    fn note(&self, py: Python<'_>, port: Py<Port>, batch: &Py<Batch>) -> PyResult<()> {
+    pub(crate) fn note(&self, py: Python<'_>, port: Py<Port>, batch: &Py<Batch>) -> PyResult<()> {
+        batch.get().runs_at(port.clone_ref(py));
         let reference = PyWeakrefReference::new(batch.bind(py).as_any())?.unbind();
         let mut running = unpoisoned(&self.running);
         running.push((port, reference));

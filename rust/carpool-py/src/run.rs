@@ -7,7 +7,7 @@
 
 use std::ffi::c_void;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -17,7 +17,8 @@ use pyo3::types::PyAny;
 pub(crate) struct Chain {
     /// The engine whose handler it is.
     engine: u64,
-    active: AtomicBool,
+    /// How many parts of its batch have not ended; it is active while there are any.
+    parts: AtomicUsize,
     arose_in: Vec<Arc<Chain>>,
 }
 
@@ -25,13 +26,23 @@ impl Chain {
     pub(crate) fn new(engine: u64, arose_in: Vec<Arc<Chain>>) -> Arc<Self> {
         Arc::new(Self {
             engine,
-            active: AtomicBool::new(true),
+            parts: AtomicUsize::new(1),
             arose_in,
         })
     }
 
+    /// The batch was split: it is over when one part more has ended.
+    pub(crate) fn share(&self) {
+        self.parts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A part of the batch has ended.
     pub(crate) fn end(&self) {
-        self.active.store(false, Ordering::Release);
+        self.parts.fetch_sub(1, Ordering::Release);
+    }
+
+    fn is_active(&self) -> bool {
+        self.parts.load(Ordering::Acquire) > 0
     }
 
     /// How many handlers of `engine` cannot end before what is called from here has.
@@ -40,7 +51,7 @@ impl Chain {
         let mut todo = vec![self];
         let mut count = 0;
         while let Some(chain) = todo.pop() {
-            if seen.contains(&Arc::as_ptr(chain)) || !chain.active.load(Ordering::Acquire) {
+            if seen.contains(&Arc::as_ptr(chain)) || !chain.is_active() {
                 continue;
             }
             seen.push(Arc::as_ptr(chain));
@@ -60,7 +71,7 @@ impl Run {
     /// Whether the handler still runs.
     #[getter]
     fn active(&self) -> bool {
-        self.0.active.load(Ordering::Acquire)
+        self.0.is_active()
     }
 }
 
@@ -97,5 +108,5 @@ pub(crate) fn current(py: Python<'_>) -> Option<Arc<Chain>> {
     let value = unsafe { Bound::from_owned_ptr(py, value) };
     let run = value.cast::<Run>().ok()?;
     let chain = &run.get().0;
-    chain.active.load(Ordering::Acquire).then(|| chain.clone())
+    chain.is_active().then(|| chain.clone())
 }

@@ -128,6 +128,27 @@ fn the_last_answer_sent_tells_the_closer() {
     });
 }
 
+/// Parts of one batch end on two threads; whoever ends last tells the closer.
+#[test]
+fn the_last_part_tells_the_closer() {
+    model(|| {
+        let batcher = batcher(limits(4, 0));
+        let _tickets = [1, 2].map(|payload| submit(&batcher, payload).unwrap());
+        let Pulled::Batch(mut running) = batcher.try_pull(4) else {
+            panic!("due");
+        };
+        let rest = running.split_off(1).unwrap();
+        let workers = [running, rest]
+            .map(|mut part| thread::spawn(move || part.answer_all(vec![Ok(0)]).unwrap().send()));
+        batcher.close(true);
+        wait_for_the_end(&batcher);
+        let shown = batcher.snapshot();
+        assert_eq!((shown.answered, shown.runs.count()), (2, 1));
+        let freed = workers.map(|worker| usize::from(worker.join().unwrap()));
+        assert_eq!(freed.iter().sum::<usize>(), 1);
+    });
+}
+
 #[test]
 fn the_last_cancel_tells_the_closer_and_the_slot() {
     model(|| {

@@ -152,6 +152,37 @@ LIVES = [
         "(Some(_), Decision::Leave(_)) => true,",
     ),
     life(
+        "each-part-frees-the-slot",
+        "batch.rs",
+        "_ => self.lease.as_mut().map(Lease::share),",
+        "_ => Some(Lease::new(self.sealed)),",
+    ),
+    life(
+        "lease-stays-with-the-part-that-ended",
+        "batch.rs",
+        "(0, _) => self.lease.take(),",
+        "(0, _) => None,",
+    ),
+    life("ended-part-holds-the-slot", "batch.rs", "            (_, 0) => None,\n", ""),
+    life(
+        "part-waited-as-long-as-the-whole",
+        "batch.rs",
+        "part.oldest = arrivals.min()",
+        "part.oldest = arrivals.min().filter(|_| false)",
+    ),
+    life(
+        "split-in-the-wrong-place",
+        "batch.rs",
+        "self.answered.split_off(at);",
+        "self.answered.split_off(len - at);",
+    ),
+    life(
+        "first-part-frees-the-slot",
+        "lease.rs",
+        "shares.fetch_sub(1, Relaxed) == 1",
+        "shares.fetch_sub(1, Relaxed) > 0",
+    ),
+    life(
         "payload-leaks",
         "batch.rs",
         "        self.payloads.clear();",

@@ -380,6 +380,13 @@ MODELS = [
         "                    continue;",
     ),
     mutation(
+        "last-share-frees-nothing",
+        "close::the_last_part_tells_the_closer",
+        "lease.rs",
+        "shares.fetch_sub(1, Relaxed) == 1",
+        "shares.fetch_sub(1, Relaxed) == 3",
+    ),
+    mutation(
         "end-of-batch-wakes-no-caller",
         "callers::two_callers_answer_each_other",
         "scheduler/mod.rs",

@@ -1,8 +1,8 @@
 //! What handlers do with their batches, and how the answers get home.
 
-use carpool_core::AnswerError;
+use carpool_core::{AnswerError, SplitError};
 
-use super::border::Answer;
+use super::border::{Answer, ids};
 use super::plain::{Plain, State};
 use super::world::{Running, World};
 
@@ -19,7 +19,7 @@ impl World {
             true => Answer::Error(census.value(id)),
             false => Answer::Result(census.value(id)),
         };
-        let what = self.dice.below(8);
+        let what = self.dice.below(9);
         let pick = self.dice.next() as usize;
         let running = &mut self.running[which];
         if self.trace {
@@ -73,9 +73,14 @@ impl World {
                 for &id in &left {
                     self.prepare(id, true);
                 }
-                let which = &mut self.running[which];
-                which.batch = None;
-                self.sent(&left, !left.is_empty());
+                let running = &mut self.running[which];
+                running.batch = None;
+                let free = !left.is_empty() && running.ends_its_share();
+                self.sent(&left, free);
+                return;
+            }
+            (Some(_), 8) => {
+                self.split(which, pick);
                 return;
             }
             _ => None,
@@ -104,22 +109,66 @@ impl World {
         if !running.unsent.is_empty() && pick % 4 != 0 {
             let (out, ids) = running.unsent.swap_remove(pick % running.unsent.len());
             self.note(|| format!("send {ids:?}"));
-            let last = out.is_last();
+            let free = out.is_last() && self.running[which].ends_its_share();
             match pick % 2 {
-                0 => out.send(),
+                0 => assert_eq!(out.send(), free),
                 _ => drop(out),
             }
-            self.sent(&ids, last);
+            self.sent(&ids, free);
         }
-        let Running { batch, ids, unsent } = &self.running[which];
+        let Running {
+            batch, ids, unsent, ..
+        } = &self.running[which];
         let open = |id: &usize| matches!(self.plain.all[*id].state, State::InFlight { .. });
         if unsent.is_empty() && (batch.is_none() || !ids.iter().any(open)) {
             self.running.swap_remove(which);
         }
     }
 
+    /// Makes two batches of one, where each has a request.
+    fn split(&mut self, which: usize, pick: usize) {
+        let running = &mut self.running[which];
+        let batch = running.batch.as_mut().expect("a batch");
+        let sealed = batch.waited() + self.plain.oldest(&running.ids);
+        let (at, len, left) = (pick % (batch.len() + 1), batch.len(), batch.left());
+        let (reason, waited, open) = (batch.reason(), batch.waited(), ids(batch));
+        let rest = match batch.split_off(at) {
+            Ok(rest) => rest,
+            Err(error) => {
+                assert_eq!(error, SplitError { at, len });
+                assert!(at == 0 || at == len);
+                return;
+            }
+        };
+        let others = running.ids.split_off(at);
+        let share = usize::from(batch.left() > 0 && rest.left() > 0);
+        running.parts.set(running.parts.get() + share);
+        assert_eq!(batch.left() + rest.left(), left);
+        let parts = running.parts.clone();
+        for (part, of) in [(&*batch, &running.ids), (&rest, &others)] {
+            assert_eq!((part.len(), part.reason()), (of.len(), reason));
+            // Of a batch that was answered whole nothing is left to look at.
+            assert_eq!(ids(part), if open.is_empty() { &[] } else { &of[..] });
+            let waits = sealed - self.plain.oldest(of);
+            let expected = if open.is_empty() { waited } else { waits };
+            assert_eq!(part.waited(), expected);
+            for (at, &id) in of.iter().enumerate() {
+                let is_open = matches!(self.plain.all[id].state, State::InFlight { .. });
+                let payload = part.payload(at).map(|value| value.id);
+                assert_eq!(payload, is_open.then_some(id));
+            }
+        }
+        self.running.push(Running {
+            batch: Some(rest),
+            ids: others,
+            unsent: Vec::new(),
+            parts,
+        });
+        self.check_books();
+    }
+
     /// One step's outcomes have been sent: one round of wakes, for those who still wait.
-    fn sent(&mut self, ids: &[usize], last: bool) {
+    fn sent(&mut self, ids: &[usize], slot_is_free: bool) {
         let mut told = Vec::new();
         for &id in ids {
             let State::Prepared { gone, failed } = self.plain.all[id].state else {
@@ -134,7 +183,7 @@ impl World {
                 told.push(id);
             }
         }
-        self.plain.running -= usize::from(last);
+        self.plain.running -= usize::from(slot_is_free);
         let woken = self.diary.read();
         assert!(woken.len() <= 1, "one round of wakes per step: {woken:?}");
         let mut woken = woken.concat();
@@ -145,5 +194,13 @@ impl World {
             self.receive(id);
         }
         self.check_books();
+    }
+}
+
+impl Running {
+    /// The part has ended; true if it was the last that held the slot.
+    fn ends_its_share(&self) -> bool {
+        self.parts.set(self.parts.get() - 1);
+        self.parts.get() == 0
     }
 }

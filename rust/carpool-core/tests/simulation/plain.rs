@@ -78,6 +78,12 @@ impl Plain {
         self.count(|state| state == State::Pending)
     }
 
+    /// When the oldest of these arrived.
+    pub fn oldest(&self, ids: &[usize]) -> u64 {
+        let arrivals = ids.iter().map(|&id| self.all[id].terms.arrival);
+        arrivals.min().expect("a request")
+    }
+
     /// How a submit of this cost ends: refused, or in the queue, or in front of it.
     pub fn admits(&self, cost: u64) -> Result<State, Refusal> {
         let full = self.pending() >= self.limits.max_queue;

@@ -1,6 +1,8 @@
 //! The world around one batcher: callers, seats, handlers and a clock that one die moves. A seat looks
 //! only when it was woken or its own timer is over, as a thread or a loop would.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -36,10 +38,13 @@ pub struct Caller {
     pub timer: Option<u64>,
 }
 
+/// A batch, or a part of one, with its handler.
 pub struct Running {
     pub batch: Option<Batch<Sim>>,
     pub ids: Vec<usize>,
     pub unsent: Vec<(Outgoing<Sim>, Vec<usize>)>,
+    /// How many parts hold the slot.
+    pub parts: Rc<Cell<usize>>,
 }
 
 pub struct World {
@@ -253,6 +258,7 @@ impl World {
             batch: Some(batch),
             ids,
             unsent: Vec::new(),
+            parts: Rc::new(Cell::new(1)),
         });
         self.check_told(expired);
     }

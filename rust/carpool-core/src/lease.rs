@@ -1,0 +1,45 @@
+//! The lease on a slot: held by a batch, or by all the parts it was split into.
+
+use crate::clock::Nanos;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// One part's share of the lease on a slot; of a whole batch, all of it.
+///
+/// Orderings: none are needed. A share is added by the holder of another, so the number is never zero
+/// before the last share ends; and shares end under the scheduler's lock.
+pub(crate) struct Lease {
+    sealed: Nanos,
+    /// How many shares there are; made by the first split.
+    shares: Option<Arc<AtomicUsize>>,
+}
+
+impl Lease {
+    /// Of a batch that was sealed at this moment.
+    pub(crate) fn new(sealed: Nanos) -> Self {
+        Self {
+            sealed,
+            shares: None,
+        }
+    }
+
+    /// Another share of the same.
+    pub(crate) fn share(&mut self) -> Self {
+        let shares = self
+            .shares
+            .get_or_insert_with(|| Arc::new(AtomicUsize::new(1)));
+        shares.fetch_add(1, Relaxed);
+        Self {
+            sealed: self.sealed,
+            shares: Some(shares.clone()),
+        }
+    }
+
+    /// Ends this share, under the scheduler's lock: when the batch was sealed, if it was the last.
+    pub(crate) fn end(self) -> Option<Nanos> {
+        let last = self
+            .shares
+            .is_none_or(|shares| shares.fetch_sub(1, Relaxed) == 1);
+        last.then_some(self.sealed)
+    }
+}
