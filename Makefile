@@ -101,6 +101,13 @@ bench: $(STAMPS)/build $(STAMPS)/bench ## Rust and Python benches: cost per requ
 	cargo bench --workspace --exclude carpool-py
 	set -e; for bench in $(BENCHES); do $(PY) $$bench; done
 
+# Ray Serve and BentoML take part where they are installed: `make bench-compare PEERS="peers peers-big"`.
+PEERS ?= peers
+.PHONY: bench-compare
+bench-compare: $(STAMPS)/build $(STAMPS)/bench ## carpool beside other batchers and hand-written floors
+	@$(PIP) $(addprefix --group ,$(PEERS))
+	$(PY) benches/compare.py $(COMPARE_ARGS)
+
 .PHONY: docs
 docs: $(STAMPS)/build $(STAMPS)/docs ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

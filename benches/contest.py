@@ -103,21 +103,54 @@ def rounds(
     script: str, cells: Sequence[Mapping[str, Any]], contenders: Sequence[str], repetitions: int
 ) -> list[Run]:
     """Every contender in every cell, `repetitions` times; each run carries its order under "order"."""
+    heats = [[{**cell, "contender": name} for name in contenders] for cell in cells]
+    return interleaved(script, heats, repetitions)
+
+
+def interleaved(
+    script: str,
+    heats: Sequence[Sequence[Mapping[str, Any]]],
+    repetitions: int,
+    forgiven: Sequence[str] = (),
+    limit_s: float = 300,
+) -> list[Run]:
+    """Runs each heat's orders one right after the other, in turning order, and all heats in every round.
+
+    A failing run of a contender in `forgiven` ends nothing: it is kept as `{"failed": why}`, and the
+    contender is left out of that heat from then on.
+    """
     runs: list[Run] = []
     started = time.monotonic()
-    total = repetitions * len(cells) * len(contenders)
+    total, done = repetitions * sum(map(len, heats)), 0
+    out: set[tuple[int, str]] = set()
     for repetition in range(repetitions):
-        turn = repetition % max(len(contenders), 1)
-        for cell in cells:
-            for contender in (*contenders[turn:], *contenders[:turn]):
-                order = {**cell, "contender": contender, "repetition": repetition}
-                runs.append({"order": order, **run_apart(script, order)})
-                if sys.stderr.isatty():
-                    passed = time.monotonic() - started
-                    print(f"\r{len(runs)}/{total} runs, {passed:.0f} s ", end="", file=sys.stderr)
+        for place, heat in enumerate(heats):
+            turn = repetition % max(len(heat), 1)
+            for order in (*heat[turn:], *heat[:turn]):
+                done += 1
+                name = order["contender"]
+                full = {**order, "repetition": repetition}
+                if (place, name) in out:
+                    continue
+                try:
+                    runs.append({"order": full, **run_apart(script, full, limit_s)})
+                except RunFailed as error:
+                    if name not in forgiven:
+                        raise
+                    out.add((place, name))
+                    runs.append({"order": full, "failed": str(error)})
+                progress(done, total, time.monotonic() - started)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     return runs
+
+
+def progress(done: int, total: int, passed: float) -> None:
+    """Says how far it is: always on a terminal, now and then elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r{done}/{total} runs, {passed:.0f} s ", end="", file=sys.stderr, flush=True)
+    elif done % max(total // 10, 1) == 0:
+        print(f"{done}/{total} runs, {passed:.0f} s", file=sys.stderr, flush=True)
 
 
 def of(runs: Iterable[Run], **order: Any) -> list[Run]:
@@ -136,9 +169,13 @@ def middle(runs: Sequence[Run], read: str | Callable[[Run], float]) -> float:
 
 def spread(runs: Sequence[Run], figure: str) -> float:
     """Half the distance between the quartiles, as a share of the median: the noise of a figure."""
-    values = sorted(float(run[figure]) for run in runs)
+    return noise([float(run[figure]) for run in runs])
+
+
+def noise(values: Sequence[float]) -> float:
+    """The same of plain values; of fewer than four, half of what lies between the ends."""
     if len(values) < 4:
-        return (values[-1] - values[0]) / 2 / statistics.median(values)
+        return (max(values) - min(values)) / 2 / statistics.median(values)
     low, _, high = statistics.quantiles(values, n=4)
     return (high - low) / 2 / statistics.median(values)
 
@@ -176,7 +213,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(head), rule, *map(line, rows)])
 
 
-def machine() -> dict[str, Any]:
+def commit() -> str | None:
+    """What is checked out here, with a plus where files differ from it."""
+    asked = ("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+")
+    try:
+        ended = subprocess.run(asked, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return ended.stdout.strip() or None
+
+
+def machine(packages: Sequence[str] = ("carpool", "uvloop")) -> dict[str, Any]:
     """What the numbers were measured on."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -184,7 +231,7 @@ def machine() -> dict[str, Any]:
         named = [row for row in cpuinfo.read_text().splitlines() if row.startswith("model name")]
         model = named[0].partition(":")[2].strip() if named else model
     versions: dict[str, str | None] = {}
-    for package in ("carpool", "uvloop"):
+    for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -193,7 +240,9 @@ def machine() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": platform.platform(),
         "cpu": model,
+        "arch": platform.machine(),
         "cores": os.cpu_count(),
+        "commit": commit(),
         "load": os.getloadavg()[0],
         "versions": versions,
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
