@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use carpool_core::border::{Border, Failure};
 use carpool_core::park::Parker;
 use carpool_core::request::Handle;
-use carpool_core::{Batcher, Clock, Limits, Pulled, SystemClock, Ticket};
+use carpool_core::{Batcher, Clock, Limits, Nanos, Pulled, SystemClock, Ticket, timer};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 struct Bare;
@@ -34,6 +34,9 @@ impl Border for Bare {
     }
     fn fire(wakes: u64) {
         black_box(wakes);
+    }
+    fn arm(batcher: &Batcher<Self>, moment: Nanos) {
+        timer::arm(batcher, moment);
     }
 }
 

@@ -4,7 +4,7 @@
 
 use carpool_core::border::{Border, Failure};
 use carpool_core::request::Handle;
-use carpool_core::{Batcher, Limits, Pulled, SystemClock, Ticket};
+use carpool_core::{Batcher, Limits, Nanos, Pulled, SystemClock, Ticket, timer};
 
 struct Bare;
 
@@ -25,6 +25,9 @@ impl Border for Bare {
         *wakes += 1;
     }
     fn fire(_: u64) {}
+    fn arm(batcher: &Batcher<Self>, moment: Nanos) {
+        timer::arm(batcher, moment);
+    }
 }
 
 const SIZE: usize = 64;

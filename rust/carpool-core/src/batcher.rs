@@ -36,6 +36,20 @@ impl<B: Border> Batcher<B> {
         })
     }
 
+    pub(crate) fn of(shared: Arc<Shared<B>>) -> Self {
+        Self { shared }
+    }
+
+    #[cfg(not(loom))]
+    pub(crate) fn shared(&self) -> &Arc<Shared<B>> {
+        &self.shared
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &B::Clock {
+        &self.shared.clock
+    }
+
     /// What it keeps to.
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
@@ -98,6 +112,12 @@ impl<B: Border> Batcher<B> {
     /// and a slot is free.
     pub fn pull_own(&self, own: &Ticket<B>) -> Pulled<B> {
         pull_own(&self.shared, own.request())
+    }
+
+    /// Ends the requests whose deadlines have passed: they give their places back at once, never run, and
+    /// their callers are told by [`Border::expired`]. To be called when [`Border::arm`] says so.
+    pub fn expire_due(&self) {
+        Shared::expire_due(&self.shared);
     }
 
     /// Makes everything now pending leave as soon as a slot is free.

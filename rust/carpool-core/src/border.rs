@@ -1,7 +1,10 @@
 //! The one door between the core and whoever uses it.
 
-use crate::clock::Clock;
+use crate::batcher::Batcher;
+use crate::clock::{Clock, Nanos};
 use crate::request::Handle;
+#[cfg(doc)]
+use crate::request::Request;
 
 /// What the core fails a request with when there is no handler's outcome to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,7 +19,7 @@ pub enum Failure {
 
 /// What a user of the core brings along: its payloads, its answers, its way of waiting, its clock.
 ///
-/// The core never looks into any of them. It calls `wake` and `fire` with no lock held and only
+/// The core never looks into any of them. It calls `wake`, `fire` and `expired` with no lock held and only
 /// after every outcome of a batch has been stored, so both may run code that submits, closes or
 /// drops.
 pub trait Border: Sized + Send + Sync + 'static {
@@ -52,6 +55,22 @@ pub trait Border: Sized + Send + Sync + 'static {
         }
         Self::fire(wakes);
     }
+
+    /// Tells the callers of requests that expired, and drops what [`Request::reclaim`] gives for each.
+    ///
+    /// Comes from whoever found them overdue: most often the timer thread (see [`timer`](crate::timer)),
+    /// which belongs to nobody's runtime. A border whose drops or wakes need one has to hand on here what
+    /// does.
+    fn expired(requests: Vec<Handle<Self>>) {
+        let payloads: Vec<_> = requests.iter().map(|request| request.reclaim()).collect();
+        Self::tell(requests);
+        drop(payloads);
+    }
+
+    /// Has [`Batcher::expire_due`] called at `moment`: a deadline is earlier than all it was to be called
+    /// for. With the system's clock that is [`timer::arm`](crate::timer::arm). May be called by the very
+    /// call of `expire_due`; no lock is held.
+    fn arm(batcher: &Batcher<Self>, moment: Nanos);
 
     /// The waker of a waiter that can run a batch itself, if it is of that kind.
     fn runner(_waiter: &Self::Waiter) -> Option<&std::task::Waker> {

@@ -13,7 +13,7 @@
 //! | route | [`route`] | outcomes to replies, then wakes |
 //! | reply | [`reply`] | the one-shot state machine the caller waits on |
 //!
-//! [`batcher`] holds these together. Nothing here knows what a payload is, who waits for an answer
+//! [`batcher`] holds these together; [`timer`] is the thread that looks after deadlines. Nothing here knows what a payload is, who waits for an answer
 //! or what time it is: a [`Border`] names the payload, the answer, the waiter and the clock, so that
 //! a language binding, a simulation with a virtual clock and the model checker run the same code.
 
@@ -37,6 +37,7 @@ pub mod slot;
 pub mod stats;
 pub mod submit;
 mod sync;
+pub mod timer;
 
 pub use batch::{Batch, Outgoing};
 pub use batcher::Batcher;

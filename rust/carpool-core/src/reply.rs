@@ -6,17 +6,19 @@
 //!     │ cancel           │ cancel         │ cancel   (ANSWERING until published)
 //!     ▼                  ▼                ▼
 //!  CANCELLED         CANCELLED        FORSAKEN   (its answer goes back to the giver)
-//!                        │ expire: EXPIRED
+//!     │ expire           │ expire    reclaim
+//!     └──────────────────┴─▶ OVERDUE ───────▶ EXPIRED
 //! ```
 //!
 //! Every arrow is one compare-and-swap, so of a cancel and a claim exactly one happens. Whoever made
-//! an arrow owns what it opens: the canceller and the expirer own the payload, the claimer owns the
-//! payload and the right to answer, the taker owns the answer.
+//! an arrow owns what it opens: the canceller and the reclaimer own the payload, the claimer owns the
+//! payload and the right to answer, the taker owns the answer. The expirer owns nothing: it may be a
+//! thread that must not drop the payload, so that stays until whoever was told reclaims it.
 //!
 //! Orderings. `publish` stores ANSWERED with release after `deliver` wrote the answer; `take` (and
 //! `is_answered`) load with acquire before anyone reads it. The claim, cancel and expire swaps are
-//! acquire/release so that the payload written before the request was queued is visible to whoever
-//! wins it.
+//! acquire/release, and so is the reclaim, so that the payload written before the request was queued is
+//! visible to whoever wins it.
 
 use crate::sync::atomic::{
     AtomicU8,
@@ -33,6 +35,7 @@ const TAKEN: u8 = 5;
 const CANCELLED: u8 = 6;
 const EXPIRED: u8 = 7;
 const FORSAKEN: u8 = 8;
+const OVERDUE: u8 = 9;
 
 /// What a cancel met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +93,19 @@ impl<A> Reply<A> {
     /// Ends a pending request whose deadline has passed.
     #[inline]
     pub fn expire(&self) -> bool {
-        self.go(PENDING, EXPIRED)
+        self.go(PENDING, OVERDUE)
+    }
+
+    /// Ends a request whose deadline has passed while it waited for room.
+    #[inline]
+    pub fn expire_in_lobby(&self) -> bool {
+        self.go(LOBBY, OVERDUE)
+    }
+
+    /// Takes over what an expired request leaves behind; true for the first who asks.
+    #[inline]
+    pub fn reclaim(&self) -> bool {
+        self.go(OVERDUE, EXPIRED)
     }
 
     /// Ends the caller's interest, as far as that is still possible.
@@ -170,7 +185,10 @@ impl<A> Reply<A> {
     /// Nothing more to wait for: an answer is there (or was, and has been taken), or it expired.
     #[inline]
     pub fn is_over(&self) -> bool {
-        matches!(self.state.load(Acquire), ANSWERED | TAKEN | EXPIRED)
+        matches!(
+            self.state.load(Acquire),
+            ANSWERED | TAKEN | OVERDUE | EXPIRED
+        )
     }
 
     /// Sealed into a batch, answered or not.
@@ -182,9 +200,9 @@ impl<A> Reply<A> {
         )
     }
 
-    /// Its deadline passed while it was pending.
+    /// Its deadline passed before it was sealed.
     #[inline]
     pub fn is_expired(&self) -> bool {
-        self.state.load(Acquire) == EXPIRED
+        matches!(self.state.load(Acquire), OVERDUE | EXPIRED)
     }
 }

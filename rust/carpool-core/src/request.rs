@@ -50,7 +50,7 @@ pub struct Request<B: Border> {
     pub(crate) next: AtomicPtr<Request<B>>,
 }
 
-// SAFETY: `payload` is reached only by the thread that won the reply's claim, cancel or expire swap
+// SAFETY: `payload` is reached only by the thread that won the reply's claim, cancel or reclaim swap
 // (see `reply`), one at a time; everything else is `Sync` by itself.
 unsafe impl<B: Border> Sync for Request<B> {}
 // SAFETY: payload, answer and waiter are all `Send` by `Border`'s bounds; `next` is only a link.
@@ -104,12 +104,14 @@ impl<B: Border> Request<B> {
         (met, payload)
     }
 
-    /// Ends an overdue pending request; its payload goes to the caller of this.
-    pub(crate) fn expire(&self) -> Option<B::Payload> {
-        if !self.reply.expire() {
+    /// The payload of an expired request, to the first who asks: to be dropped where that may run code
+    /// of the border.
+    pub fn reclaim(&self) -> Option<B::Payload> {
+        if !self.reply.reclaim() {
             return None;
         }
-        // SAFETY: as for `cancel`: this thread won the swap from PENDING.
+        // SAFETY: this thread won the swap that only an expired request goes through: it was never
+        // claimed or cancelled, and nobody else reclaims it.
         self.payload.with_mut(|cell| unsafe { (*cell).take() })
     }
 }

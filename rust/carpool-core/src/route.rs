@@ -101,13 +101,3 @@ pub(crate) fn fail_unsealed<B: Border>(requests: Vec<Claimed<B>>) {
     delivery.publish_and_wake();
     drop(payloads);
 }
-
-/// Tells the callers of requests that expired while they were pending. They have been counted.
-pub(crate) fn tell_expired<B: Border>(expired: Vec<(Handle<B>, B::Payload)>) {
-    let mut wakes = B::Wakes::default();
-    for (request, _) in &expired {
-        B::wake(request, &mut wakes);
-    }
-    B::fire(wakes);
-    drop(expired);
-}

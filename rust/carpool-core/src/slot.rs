@@ -43,7 +43,7 @@ impl<B: Border> Seat<B> {
         let now = shared.clock.now();
         let pulled = shared.locked(|state, out| {
             let led = state.slots.leave(self.number, &mut out.spent);
-            state.take_in(shared, out);
+            state.take_in(shared, now, out);
             if state.is_drained(shared) {
                 state.settle(shared, now, out);
                 return Err(None);
@@ -118,7 +118,7 @@ impl<B: Border> Drop for Seat<B> {
 pub(crate) fn try_pull<B: Border>(shared: &Arc<Shared<B>>, size: usize) -> Pulled<B> {
     let now = shared.clock.now();
     let pulled = shared.locked(|state, out| {
-        state.take_in(shared, out);
+        state.take_in(shared, now, out);
         let closed = state.is_drained(shared);
         let sealed = state.seal_due(shared, size, now, out);
         state.settle(shared, now, out);
@@ -139,7 +139,7 @@ pub(crate) fn pull_own<B: Border>(shared: &Arc<Shared<B>>, own: &Handle<B>) -> P
     let size = shared.limits.max_batch_size;
     let pulled = shared.locked(|state, out| {
         state.looks_itself(own, out);
-        state.take_in(shared, out);
+        state.take_in(shared, now, out);
         let mut until = None;
         if own.reply.is_pending() {
             match state.seal_own(shared, own, size, now, out) {

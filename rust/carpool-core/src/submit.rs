@@ -1,7 +1,7 @@
 //! How a request gets in, and out again before its time.
 
 use crate::border::Border;
-use crate::clock::Nanos;
+use crate::clock::{NEVER, Nanos};
 use crate::error::{Refusal, Refused};
 use crate::limits::Overflow;
 use crate::queue::admission::NotAdmitted;
@@ -141,6 +141,9 @@ pub(crate) fn submit<B: Border>(
         // The close may have looked before the push.
         shared.settle_now();
     }
+    if terms.deadline != NEVER {
+        Shared::keep_deadline(shared, terms.deadline);
+    }
     Ok(Ticket {
         shared: shared.clone(),
         request,
@@ -175,6 +178,7 @@ fn submit_to_full<B: Border>(
         if state.phase != Phase::Open {
             return true;
         }
+        state.deadlines.add(&request);
         state.lobby.push_back(request.clone());
         // Known before the look for room that `settle` takes: the other order than in a cancel.
         shared.lobby.store(state.lobby.len(), SeqCst);
@@ -192,6 +196,9 @@ fn submit_to_full<B: Border>(
             });
         }
         unreachable!("the request was never shared");
+    }
+    if terms.deadline != NEVER {
+        Shared::keep_deadline(shared, terms.deadline);
     }
     Ok(Ticket {
         shared: shared.clone(),

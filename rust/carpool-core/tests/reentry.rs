@@ -11,7 +11,7 @@ use std::time::Duration;
 use carpool_core::border::{Border, Failure};
 use carpool_core::request::{Handle, Terms};
 use carpool_core::submit::Announce;
-use carpool_core::{Batcher, Limits, ManualClock, Overflow, Pulled, Ticket};
+use carpool_core::{Batcher, Limits, ManualClock, Nanos, Overflow, Pulled, Ticket};
 
 /// Looks at the batcher when it is dropped.
 struct Curious {
@@ -58,6 +58,9 @@ impl Border for Back {
     }
     fn fire(wakes: Self::Wakes) {
         wakes.iter().for_each(|request| request.waiter().look());
+    }
+    fn arm(batcher: &Batcher<Self>, _: Nanos) {
+        let _ = batcher.snapshot();
     }
 }
 

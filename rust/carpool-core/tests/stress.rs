@@ -12,7 +12,7 @@ use carpool_core::reply::Cancelled;
 use carpool_core::request::{Handle, Terms};
 use carpool_core::submit::Announce;
 use carpool_core::{
-    Batch, Batcher, Limits, Overflow, Pulled, Refusal, Snapshot, SystemClock, Ticket,
+    Batch, Batcher, Limits, Nanos, Overflow, Pulled, Refusal, Snapshot, SystemClock, Ticket, timer,
 };
 
 struct Real;
@@ -41,6 +41,9 @@ impl Border for Real {
     }
     fn fire(wakes: Self::Wakes) {
         wakes.into_iter().for_each(Waker::wake);
+    }
+    fn arm(batcher: &Batcher<Self>, moment: Nanos) {
+        timer::arm(batcher, moment);
     }
     fn runner(waiter: &Waiter) -> Option<&Waker> {
         waiter.caller.as_ref().filter(|_| waiter.runs)
@@ -113,7 +116,9 @@ impl Tally {
             Err(Failure::Abandoned | Failure::Closed) => {
                 self.failed.fetch_add(1, SeqCst);
             }
-            Err(Failure::Expired) => panic!("nothing has a deadline"),
+            Err(Failure::Expired) => {
+                self.failed.fetch_add(1, SeqCst);
+            }
         }
     }
 }

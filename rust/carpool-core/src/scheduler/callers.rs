@@ -7,7 +7,6 @@ use crate::border::Border;
 use crate::clock::Nanos;
 use crate::request::Handle;
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering::SeqCst;
 
 /// A caller that runs batches itself and leads the next one.
 pub(crate) struct Keeper<B: Border> {
@@ -27,16 +26,6 @@ impl<B: Border> State<B> {
         now: Nanos,
         out: &mut Outbox<B>,
     ) -> Result<Sealed<B>, Option<Nanos>> {
-        if own.terms.deadline <= now {
-            // Its caller runs no batch that it is not part of.
-            if let Some(payload) = own.expire() {
-                self.counters.failed += 1;
-                shared.dead.fetch_add(1, SeqCst);
-                shared.leave_queue(1, own.terms.cost);
-                out.expired.push((own.clone(), payload));
-            }
-            return Err(None);
-        }
         loop {
             let (key, decision) = self.look(shared, size, now, out);
             match decision {

@@ -5,6 +5,7 @@
 //! handles are collected in an [`Outbox`] and let go after unlocking.
 
 mod callers;
+mod deadlines;
 mod group;
 pub mod pending;
 pub mod policy;
@@ -15,7 +16,7 @@ use std::task::Waker;
 
 use crate::batch::Sealed;
 use crate::border::Border;
-use crate::clock::Nanos;
+use crate::clock::{NEVER, Nanos};
 use crate::limits::Limits;
 use crate::queue::admission::Admission;
 use crate::queue::intake::Intake;
@@ -28,6 +29,7 @@ use crate::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 use callers::Keeper;
+use deadlines::Deadlines;
 use pending::{Pending, Queued};
 use policy::{Decision, Reason, decide};
 pub(crate) use waiting::Waiting;
@@ -66,6 +68,8 @@ pub(crate) struct Shared<B: Border> {
     pub(crate) dead: AtomicUsize,
     pub(crate) cancelled: AtomicU64,
     pub(crate) rejected: AtomicU64,
+    /// When `expire_due` is to be called next; see [`deadlines`].
+    pub(crate) armed: AtomicU64,
     pub(crate) limits: Limits,
     pub(crate) clock: B::Clock,
     pub(crate) state: Mutex<State<B>>,
@@ -75,6 +79,7 @@ pub(crate) struct Shared<B: Border> {
 pub(crate) struct State<B: Border> {
     pub(crate) pending: Pending<Handle<B>>,
     pub(crate) lobby: VecDeque<Handle<B>>,
+    pub(crate) deadlines: Deadlines<B>,
     pub(crate) slots: Waiting,
     /// The caller that keeps the time for batches run by their callers, while it does.
     keeper: Option<Keeper<B>>,
@@ -93,8 +98,8 @@ pub(crate) struct Outbox<B: Border> {
     pub(crate) spent: Option<Waker>,
     pub(crate) garbage: Vec<Handle<B>>,
     pub(crate) failing: Vec<Claimed<B>>,
-    /// Overdue requests, ended, with the payloads that are to be dropped.
-    pub(crate) expired: Vec<(Handle<B>, B::Payload)>,
+    /// Overdue requests, ended.
+    pub(crate) expired: Vec<Handle<B>>,
 }
 
 impl<B: Border> Default for Outbox<B> {
@@ -126,11 +131,13 @@ impl<B: Border> Shared<B> {
             dead: AtomicUsize::new(0),
             cancelled: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
+            armed: AtomicU64::new(NEVER),
             limits,
             clock,
             state: Mutex::new(State {
                 pending: Pending::new(limits),
                 lobby: VecDeque::new(),
+                deadlines: Deadlines::default(),
                 slots: Waiting::default(),
                 keeper: None,
                 free_slots: limits.slots,
@@ -163,7 +170,7 @@ impl<B: Border> Shared<B> {
             crate::route::fail_unsealed(out.failing);
         }
         if !out.expired.is_empty() {
-            crate::route::tell_expired(out.expired);
+            B::expired(out.expired);
         }
         // Garbage goes last: dropping a waiter or a waker may run the border's code.
         drop((out.garbage, out.spent));
@@ -200,14 +207,23 @@ impl<B: Border> Shared<B> {
 }
 
 impl<B: Border> State<B> {
-    /// Takes in what was submitted since the last look, and what has room now.
-    pub(crate) fn take_in(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) {
-        let pending = &mut self.pending;
-        shared.intake.drain(|request| pending.push(request));
+    /// Takes in what was submitted since the last look, ends what is overdue, and lets in what has room
+    /// now.
+    pub(crate) fn take_in(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
+        self.drain_intake(shared);
+        self.expire_due(shared, now, out);
         self.let_in(shared, out);
         if self.phase == Phase::Failing {
             self.fail_all(shared, out);
         }
+    }
+
+    fn drain_intake(&mut self, shared: &Shared<B>) {
+        let (pending, deadlines) = (&mut self.pending, &mut self.deadlines);
+        shared.intake.drain(|request| {
+            deadlines.add(&request);
+            pending.push(request);
+        });
     }
 
     /// Moves requests that wait for room into the queue, oldest first.
@@ -269,6 +285,7 @@ impl<B: Border> State<B> {
                 Err(handle) => out.garbage.push(handle),
             }
         }
+        self.deadlines.clear(&mut out.garbage);
         self.counters.failed += (out.failing.len() - before) as u64;
         shared.leave_queue(n, cost);
         shared.dead.store(0, Relaxed);
@@ -351,19 +368,10 @@ impl<B: Border> State<B> {
         let size = size.clamp(1, shared.limits.max_batch_size);
         let mut requests = Vec::with_capacity(size.min(self.pending.len()));
         let (mut cost, mut oldest) = (0, now);
-        let counters = &mut self.counters;
+        let (counters, deadlines) = (&mut self.counters, &mut self.deadlines);
         let misfit = self.pending.take(key, size, |handle| {
             let terms = handle.terms;
-            if terms.deadline <= now {
-                if let Some(payload) = handle.expire() {
-                    counters.failed += 1;
-                    shared.leave_queue(1, terms.cost);
-                    out.expired.push((handle, payload));
-                } else {
-                    out.garbage.push(handle);
-                }
-                return false;
-            }
+            deadlines.forget(&handle);
             match Claimed::claim(handle) {
                 Ok(claimed) => {
                     cost += terms.cost;
@@ -387,7 +395,6 @@ impl<B: Border> State<B> {
             self.counters.in_flight += requests.len() as u64;
             shared.leave_queue(requests.len(), cost);
         }
-        // Also where all it met had expired: their places are free.
         self.let_in(shared, out);
         Sealed {
             requests,
@@ -401,6 +408,8 @@ impl<B: Border> State<B> {
     /// or its timer must change, otherwise with its need stated), a caller that runs its own batch, or
     /// those who wait for the end.
     pub(crate) fn settle(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
+        // What is overdue is dead before the sweep: an idle batcher keeps no request.
+        self.take_in(shared, now, out);
         self.sweep(shared, out);
         self.inform(shared, now, out);
         self.release_keeper(out);
@@ -408,7 +417,7 @@ impl<B: Border> State<B> {
 
     fn inform(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
         loop {
-            self.take_in(shared, out);
+            self.take_in(shared, now, out);
             if self.is_drained(shared) {
                 self.slots.wake_all(&mut out.wakes);
                 if self.counters.in_flight == 0 {
@@ -452,9 +461,9 @@ impl<B: Border> State<B> {
             return;
         }
         // After the look at the number: whoever is counted in it has been pushed before.
-        let pending = &mut self.pending;
-        shared.intake.drain(|request| pending.push(request));
+        self.drain_intake(shared);
         self.pending.compact(&mut out.garbage);
+        self.deadlines.compact(&mut out.garbage);
         let lobby = std::mem::take(&mut self.lobby);
         for handle in lobby {
             if handle.reply.is_in_lobby() {

@@ -27,7 +27,10 @@ fn of_cancel_expire_and_admit_each_ends_it_once() {
     whole_model(|| {
         let reply = Arc::new(Reply::<Box<u8>>::new(true));
         let other = reply.clone();
-        let scheduler = thread::spawn(move || (other.admit(), other.expire()));
+        let scheduler = thread::spawn(move || {
+            let admitted = other.admit();
+            (admitted, other.expire() || other.expire_in_lobby())
+        });
         let met = reply.cancel();
         let expected = match scheduler.join().unwrap() {
             (false, false) => Cancelled::InLobby,
@@ -36,6 +39,24 @@ fn of_cancel_expire_and_admit_each_ends_it_once() {
             (false, true) => panic!("expired in the lobby"),
         };
         assert_eq!(met, expected);
+    });
+}
+
+#[test]
+fn what_an_expired_request_leaves_has_one_owner() {
+    whole_model(|| {
+        let reply = Arc::new(Reply::<Box<u8>>::new(false));
+        let takers: Vec<_> = (0..2)
+            .map(|_| {
+                let reply = reply.clone();
+                thread::spawn(move || reply.reclaim())
+            })
+            .collect();
+        assert!(reply.expire() && !reply.claim());
+        let mut won: Vec<_> = takers.into_iter().map(|t| t.join().unwrap()).collect();
+        won.push(reply.reclaim());
+        assert_eq!(won.into_iter().filter(|&won| won).count(), 1);
+        assert!(reply.is_over() && reply.is_expired());
     });
 }
 

@@ -8,7 +8,10 @@ use carpool_core::border::{Border, Failure};
 use carpool_core::park::Parker;
 use carpool_core::request::{Handle, Terms};
 use carpool_core::submit::Announce;
-use carpool_core::{Batch, Batcher, Limits, ManualClock, Overflow, Pulled, Seat, Ticket};
+use carpool_core::timer::Alarms;
+use carpool_core::{
+    Batch, Batcher, Clock, Limits, ManualClock, Nanos, Overflow, Pulled, Seat, Ticket,
+};
 
 /// Runs `f` through the orders of events that `LOOM_MAX_PREEMPTIONS` allows, and says how many.
 pub(crate) fn model(f: impl Fn() + Send + Sync + 'static) {
@@ -70,7 +73,7 @@ impl Border for Model {
     type Answer = Result<u8, Failure>;
     type Waiter = Waiter;
     type Wakes = Vec<Waker>;
-    type Clock = ManualClock;
+    type Clock = Time;
 
     fn failure(why: Failure) -> Self::Answer {
         Err(why)
@@ -84,8 +87,28 @@ impl Border for Model {
     fn fire(wakes: Self::Wakes) {
         wakes.into_iter().for_each(Waker::wake);
     }
+    /// What they leave behind is theirs to take.
+    fn expired(requests: Vec<Handle<Self>>) {
+        Self::tell(requests);
+    }
+    fn arm(batcher: &Batcher<Self>, moment: Nanos) {
+        batcher.clock().alarms.set(moment, ());
+    }
     fn runner(waiter: &Self::Waiter) -> Option<&Waker> {
         waiter.runner.as_ref()
+    }
+}
+
+/// A clock that stands still, and the alarms of one batcher.
+#[derive(Default)]
+pub(crate) struct Time {
+    pub(crate) clock: ManualClock,
+    pub(crate) alarms: Alarms<()>,
+}
+
+impl Clock for Time {
+    fn now(&self) -> Nanos {
+        self.clock.now()
     }
 }
 
@@ -102,7 +125,7 @@ pub(crate) fn limits(max_batch_size: usize, wait: u64) -> Limits {
 }
 
 pub(crate) fn batcher(limits: Limits) -> Batcher<Model> {
-    Batcher::new(limits, ManualClock::default()).unwrap()
+    Batcher::new(limits, Time::default()).unwrap()
 }
 
 /// Submits for nobody in particular.

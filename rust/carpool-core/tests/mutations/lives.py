@@ -13,6 +13,7 @@ POLICY = "scheduler/policy.rs"
 PENDING = "scheduler/pending.rs"
 GROUP = "scheduler/group.rs"
 SCHEDULER = "scheduler/mod.rs"
+DEADLINES = "scheduler/deadlines.rs"
 CALLERS = "scheduler/callers.rs"
 
 LIVES = [
@@ -66,17 +67,46 @@ LIVES = [
         "if waits && self.pending.only",
         "if false && self.pending.only",
     ),
+    life("overdue-runs", DEADLINES, "let due = self.first()? <= now;", "let due = false;"),
+    life("expires-late", DEADLINES, "let due = self.first()? <= now;", "let due = self.first()? < now;"),
+    life("expires-early", DEADLINES, "self.first()? <= now;", "self.first()? <= now + 1;"),
     life(
-        "overdue-runs",
-        SCHEDULER,
-        "            if terms.deadline <= now {",
-        "            if false {",
+        "overdue-keeps-its-place",
+        DEADLINES,
+        "            shared.leave_queue(1, request.terms.cost);\n",
+        "",
+    ),
+    life("overdue-told-nobody", SCHEDULER, "B::expired(out.expired);", "drop(out.expired);"),
+    life("overdue-is-dead-in-secret", DEADLINES, "        shared.dead.fetch_add(1, SeqCst);\n", ""),
+    life(
+        "overdue-in-the-lobby-waits-on",
+        DEADLINES,
+        "if !pending && !request.reply.expire_in_lobby() {",
+        "if !pending {",
     ),
     life(
-        "overdue-caller-runs",
-        CALLERS,
-        "        if own.terms.deadline <= now {",
-        "        if false {",
+        "next-deadline-forgotten",
+        DEADLINES,
+        "            Self::keep_deadline(shared, next);",
+        "            let _ = next;",
+    ),
+    life(
+        "claimed-stays-among-the-deadlines",
+        DEADLINES,
+        "            self.0.remove(&place(request));",
+        "            let _ = place(request);",
+    ),
+    life(
+        "idle-batcher-keeps-deadlines-of-the-cancelled",
+        SCHEDULER,
+        "        self.deadlines.compact(&mut out.garbage);\n",
+        "",
+    ),
+    life(
+        "overdue-after-the-sweep",
+        SCHEDULER,
+        "        self.take_in(shared, now, out);\n        self.sweep(shared, out);",
+        "        self.sweep(shared, out);",
     ),
     life("flush-does-nothing", "batcher.rs", "state.flushed = Some(now);", "state.flushed = None;"),
     life("slot-never-comes-back", "route.rs", "            state.free_slots += 1;\n", ""),
@@ -106,13 +136,6 @@ LIVES = [
         "submit.rs",
         "                shared.leave_queue(1, self.request.terms.cost);\n",
         "",
-    ),
-    life(
-        "room-kept-by-the-expired",
-        SCHEDULER,
-        "        // Also where all it met had expired: their places are free.\n",
-        "        if requests.is_empty() {\n"
-        "            return Sealed { requests, reason, oldest, at: now };\n        }\n",
     ),
     life(
         "timer-of-the-lead-not-set",

@@ -8,6 +8,8 @@ ORDER = "queue::intake_loses_nothing_and_keeps_each_producers_order"
 FIRST = "wake::the_first_request_wakes_the_slot"
 FILLING = "wake::the_filling_request_wakes_the_slot"
 FAILING = "close::a_failing_close_fails_what_was_accepted_and_needs_no_slot"
+DEADLINES = "scheduler/deadlines.rs"
+LOOKED_AFTER = "deadlines::every_deadline_is_looked_after"
 LET_IN = "lobby::a_cancel_lets_in_who_waits_for_room"
 
 MODELS = [
@@ -137,8 +139,68 @@ MODELS = [
         "reply-expire-load-store",
         "reply::of_cancel_expire_and_admit_each_ends_it_once",
         "reply.rs",
-        "        self.go(PENDING, EXPIRED)",
-        "        self.state.load(Acquire) == PENDING && { self.state.store(EXPIRED, Release); true }",
+        "        self.go(PENDING, OVERDUE)",
+        "        self.state.load(Acquire) == PENDING && { self.state.store(OVERDUE, Release); true }",
+    ),
+    mutation(
+        "reply-reclaim-load-store",
+        "reply::what_an_expired_request_leaves_has_one_owner",
+        "reply.rs",
+        "        self.go(OVERDUE, EXPIRED)",
+        "        self.state.load(Acquire) == OVERDUE && { self.state.store(EXPIRED, Release); true }",
+    ),
+    mutation(
+        "deadline-known-before-the-push",
+        LOOKED_AFTER,
+        "submit.rs",
+        "    let request = Arc::new(Request::new(payload, waiter, terms, false));\n",
+        "    if terms.deadline != NEVER {\n"
+        "        Shared::keep_deadline(shared, terms.deadline);\n    }\n"
+        "    let request = Arc::new(Request::new(payload, waiter, terms, false));\n",
+        "        shared.settle_now();\n    }\n    if terms.deadline != NEVER {\n        Shared::keep_deadline(shared, terms.deadline);\n    }\n    Ok(Ticket {\n        shared: shared.clone(),\n        request,\n    })\n}\n\n/// The queue",
+        "        shared.settle_now();\n    }\n    Ok(Ticket {\n        shared: shared.clone(),\n        request,\n    })\n}\n\n/// The queue",
+    ),
+    mutation(
+        "armed-taken-down-after-the-look",
+        "deadlines::a_deadline_that_comes_while_the_timer_looks_is_not_missed",
+        DEADLINES,
+        "        shared.armed.swap(NEVER, SeqCst);\n",
+        "",
+        "            state.settle(shared, now, out);\n            state.deadlines.first()\n        });\n",
+        "            state.settle(shared, now, out);\n            state.deadlines.first()\n        });\n"
+        "        shared.armed.swap(NEVER, SeqCst);\n",
+    ),
+    mutation(
+        "alarm-wakes-nobody",
+        "deadlines::an_earlier_alarm_wakes_the_sleeper",
+        "timer.rs",
+        "            waker.wake();\n",
+        "            drop(waker);\n",
+    ),
+    mutation(
+        "alarm-known-after-the-wake",
+        "deadlines::an_earlier_alarm_wakes_the_sleeper",
+        "timer.rs",
+        "until.is_none_or(|until| at < until)",
+        "until.is_none_or(|until| at > until)",
+    ),
+    mutation(
+        "sleeper-announced-awake",
+        "deadlines::an_earlier_alarm_wakes_the_sleeper",
+        "timer.rs",
+        "        inner.sleeper = Some((waker.clone(), first));\n",
+        "        drop(inner);\n        let mut inner = lock(&self.0);\n"
+        "        inner.sleeper = Some((waker.clone(), first));\n",
+    ),
+    mutation(
+        "place-of-the-overdue-not-given-on",
+        "deadlines::a_place_freed_by_a_deadline_is_given_on",
+        "scheduler/mod.rs",
+        "        self.expire_due(shared, now, out);\n        self.let_in(shared, out);\n",
+        "        self.let_in(shared, out);\n        self.expire_due(shared, now, out);\n",
+        "        // What is overdue is dead before the sweep: an idle batcher keeps no request.\n"
+        "        self.take_in(shared, now, out);\n",
+        "",
     ),
     mutation(
         "reply-deliver-load-store",

@@ -6,7 +6,7 @@ use std::task::{Wake, Waker};
 
 use carpool_core::border::{Border, Failure};
 use carpool_core::request::Handle;
-use carpool_core::{Batch, ManualClock};
+use carpool_core::{Batch, Batcher, Clock, ManualClock, Nanos};
 
 /// How many values exist: back to zero at the end, or something leaks.
 #[derive(Clone, Default)]
@@ -50,6 +50,10 @@ pub enum Answer {
 pub struct Diary(Arc<Mutex<Vec<Vec<usize>>>>);
 
 impl Diary {
+    /// How many steps woke somebody since the last look.
+    pub fn rounds(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
     /// What happened since the last look.
     pub fn read(&self) -> Vec<Vec<usize>> {
         std::mem::take(&mut self.0.lock().unwrap())
@@ -71,7 +75,7 @@ impl Border for Sim {
     type Answer = Answer;
     type Waiter = Waiter;
     type Wakes = Vec<(usize, Diary)>;
-    type Clock = ManualClock;
+    type Clock = Time;
 
     fn failure(why: Failure) -> Answer {
         Answer::Failure(why)
@@ -90,8 +94,34 @@ impl Border for Sim {
         let ids = wakes.into_iter().map(|(id, _)| id).collect();
         diary.0.lock().unwrap().push(ids);
     }
+    fn arm(batcher: &Batcher<Self>, moment: Nanos) {
+        let mut armed = batcher.clock().armed.lock().unwrap();
+        *armed = Some(armed.map_or(moment, |before| before.min(moment)));
+    }
     fn runner(waiter: &Waiter) -> Option<&Waker> {
         waiter.runner.as_ref()
+    }
+}
+
+/// A clock that moves when told to, and the moment for which the timer thread was asked.
+#[derive(Clone, Default)]
+pub struct Time {
+    pub clock: ManualClock,
+    armed: Arc<Mutex<Option<Nanos>>>,
+}
+
+impl Clock for Time {
+    fn now(&self) -> Nanos {
+        self.clock.now()
+    }
+}
+
+impl Time {
+    pub fn armed(&self) -> Option<Nanos> {
+        *self.armed.lock().unwrap()
+    }
+    pub fn disarm(&self) {
+        *self.armed.lock().unwrap() = None;
     }
 }
 

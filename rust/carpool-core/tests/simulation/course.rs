@@ -9,6 +9,14 @@ use super::border::{Answer, Bell};
 use super::plain::{Phase, State};
 use super::world::{Standing, World};
 
+/// Who may look.
+#[derive(Clone, Copy)]
+enum Ready {
+    Seat(usize),
+    Caller(usize),
+    Timer,
+}
+
 impl World {
     /// Takes what request `id` got, once, and checks the tag.
     pub fn receive(&mut self, id: usize) {
@@ -35,7 +43,7 @@ impl World {
             for (id, entry) in self.plain.all.iter_mut().enumerate() {
                 let reply = entry.ticket.request().reply();
                 match entry.state {
-                    State::Pending if reply.is_expired() => {
+                    State::Pending | State::Lobby if reply.is_expired() => {
                         assert!(entry.terms.deadline <= now, "{id} expired early");
                         entry.state = State::Expired;
                         told.push(id);
@@ -123,24 +131,46 @@ impl World {
                 let Standing::Waiting(timer) = chair.standing else {
                     return None;
                 };
-                over(&chair.bell, timer, now).then_some((true, at))
+                over(&chair.bell, timer, now).then_some(Ready::Seat(at))
             });
             let callers = self.callers.iter().enumerate();
             let callers = callers.filter(|(_, caller)| over(&caller.bell, caller.timer, now));
-            let ready: Vec<_> = chairs.chain(callers.map(|(at, _)| (false, at))).collect();
+            let alarm = self.time.armed().filter(|&armed| armed <= now);
+            let ready: Vec<_> = chairs
+                .chain(callers.map(|(at, _)| Ready::Caller(at)))
+                .chain(alarm.map(|_| Ready::Timer))
+                .collect();
             if ready.is_empty() {
                 return self.check_rest();
             }
             match self.dice.pick(&ready) {
-                (true, at) => self.poll(at),
-                (false, at) => self.call(at),
+                Ready::Seat(at) => self.poll(at),
+                Ready::Caller(at) => self.call(at),
+                Ready::Timer => self.expire_due(),
             }
         }
         panic!("no rest: somebody is woken again and again");
     }
 
-    /// Nobody was woken, no time is over: then nothing may be due that a free slot could run.
+    /// The timer thread looks, for a reason or without.
+    fn expire_due(&mut self) {
+        self.note(|| "the timer thread looks".into());
+        if self.time.armed() <= Some(self.now()) {
+            self.time.disarm();
+        }
+        self.batcher.expire_due();
+        self.check_books();
+    }
+
+    /// Nobody was woken, no time is over: then nothing may be due that a free slot could run, and what
+    /// is overdue has ended, whether a slot is free or not.
     fn check_rest(&mut self) {
+        let now = self.now();
+        for (id, entry) in self.plain.all.iter().enumerate() {
+            let open = matches!(entry.state, State::Lobby | State::Pending);
+            let overdue = open && entry.terms.deadline <= now;
+            assert!(!overdue, "{id} is overdue, and all sleep");
+        }
         let due = self.plain.anything_due(self.setting.size, self.now());
         let served = !self.somebody_waits() || !self.plain.has_slot();
         assert!(
@@ -171,6 +201,7 @@ impl World {
         });
         let timers = chairs.chain(self.callers.iter().filter_map(|caller| caller.timer));
         let by = 1 + self.dice.below(30) as u64;
+        let timers = timers.chain(self.time.armed());
         let next = timers.chain([self.now() + by]).min().expect("at least one");
         if self.somebody_waits() && self.plain.has_slot() {
             let due = self.plain.next_due().unwrap_or(u64::MAX);
@@ -179,7 +210,7 @@ impl World {
                 "nobody keeps the time: something is due at {due}, not {next}"
             );
         }
-        self.clock.set(next);
+        self.time.clock.set(next);
         self.note(|| "time".into());
         self.rest();
     }
@@ -241,7 +272,8 @@ impl World {
                 56..72 => self.progress(),
                 72..86 => self.advance(),
                 86..94 => self.move_a_seat(),
-                94..97 if self.setting.restless => self.try_pull(),
+                94..96 if self.setting.restless => self.try_pull(),
+                96 if self.setting.restless => self.expire_due(),
                 97 => self.flush(),
                 98 if self.dice.one_in(4) => {
                     let drain = self.dice.one_in(2);

@@ -170,9 +170,8 @@ impl Plain {
         pending.filter(move |id| self.all[*id].terms.key == key && !ids.contains(id))
     }
 
-    /// Checks everything about a batch that was sealed now, and takes note of it. An overdue request
-    /// counts as pending until a seal meets it; where one did, what made the batch due is not `certain`.
-    pub fn seal(&mut self, ids: &[usize], size: usize, reason: Reason, now: u64, certain: bool) {
+    /// Checks everything about a batch that was sealed now, and takes note of it.
+    pub fn seal(&mut self, ids: &[usize], size: usize, reason: Reason, now: u64) {
         assert!(self.has_slot(), "sealed without a free slot");
         let terms = |id: usize| self.all[id].terms;
         let key = terms(ids[0]).key;
@@ -192,10 +191,7 @@ impl Plain {
         assert!(urgencies.is_sorted(), "{ids:?}: {urgencies:?}");
         let level = |id: usize| terms(id).urgency.wrapping_sub(terms(id).arrival);
         let last = *ids.last().expect("a batch is never empty");
-        for id in self.left(key, ids).filter(|_| certain) {
-            if terms(id).deadline <= now {
-                continue;
-            }
+        for id in self.left(key, ids) {
             assert!(
                 terms(id).urgency >= terms(last).urgency,
                 "{id} was passed over"
@@ -206,9 +202,7 @@ impl Plain {
             assert!(!overtaken, "{id} was overtaken within its priority");
         }
 
-        if certain {
-            self.check_timing(ids, size, reason, now);
-        }
+        self.check_timing(ids, size, reason, now);
         for &id in ids {
             self.all[id].state = State::InFlight { gone: false };
         }
@@ -235,20 +229,13 @@ impl Plain {
         let misfit = self
             .left(key, ids)
             .any(|id| Some(terms(id).urgency) == first && cost + terms(id).cost > budget);
-        // An overdue request at the head that does not fit ends a batch too, until it is noticed.
-        let overdue = self
-            .group(key)
-            .any(|t| t.deadline <= now && cost + t.cost > budget);
         let whole = ids.len() == self.room(size);
         assert!(
-            whole || misfit || overdue || first.is_none(),
+            whole || misfit || first.is_none(),
             "{ids:?} could be larger"
         );
         let expected = if misfit && !whole { Reason::Cost } else { due };
-        assert!(
-            reason == expected || (overdue && reason == Reason::Cost),
-            "{reason:?}, not {expected:?}"
-        );
+        assert_eq!(reason, expected);
     }
 
     /// The figures must add up, at every step.

@@ -10,9 +10,9 @@ use carpool_core::batch::Outgoing;
 use carpool_core::reply::Cancelled;
 use carpool_core::request::Terms;
 use carpool_core::submit::Announce;
-use carpool_core::{Batch, Batcher, ManualClock, Pulled, Seat};
+use carpool_core::{Batch, Batcher, Pulled, Seat};
 
-use super::border::{Bell, Census, Diary, Dice, Sim, Waiter, ids};
+use super::border::{Bell, Census, Diary, Dice, Sim, Time, Waiter, ids};
 use super::plain::{Entry, Phase, Plain, State};
 use super::setting::Setting;
 
@@ -52,7 +52,7 @@ pub struct World {
     pub setting: Setting,
     pub plain: Plain,
     pub batcher: Batcher<Sim>,
-    pub clock: ManualClock,
+    pub time: Time,
     pub census: Census,
     pub diary: Diary,
     pub chairs: Vec<Chair>,
@@ -75,14 +75,14 @@ impl World {
         if trace {
             eprintln!("{setting:#?}");
         }
-        let clock = ManualClock::default();
-        clock.set(1000);
-        let batcher = Batcher::new(setting.limits, clock.clone()).unwrap();
+        let time = Time::default();
+        time.clock.set(1000);
+        let batcher = Batcher::new(setting.limits, time.clone()).unwrap();
         let mut world = Self {
             dice,
             plain: Plain::new(setting.limits),
             batcher,
-            clock,
+            time,
             census: Census::default(),
             diary: Diary::default(),
             chairs: Vec::new(),
@@ -251,8 +251,7 @@ impl World {
             .unwrap();
         assert_eq!(batch.waited(), now - oldest);
         let expired = self.note_endings();
-        let certain = expired.is_empty();
-        self.plain.seal(&ids, size, batch.reason(), now, certain);
+        self.plain.seal(&ids, size, batch.reason(), now);
         self.plain.let_in();
         self.running.push(Running {
             batch: Some(batch),
@@ -326,6 +325,7 @@ impl World {
                 self.note(|| format!("seat {which} goes"));
                 drop(self.chairs.swap_remove(which));
                 self.take_a_seat();
+                self.check_books();
             }
         }
     }

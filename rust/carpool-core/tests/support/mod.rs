@@ -8,7 +8,7 @@ use std::task::{Wake, Waker};
 
 use carpool_core::border::{Border, Failure};
 use carpool_core::request::Handle;
-use carpool_core::{Batcher, Limits, ManualClock};
+use carpool_core::{Batcher, Clock, Limits, ManualClock, Nanos};
 
 #[derive(Debug)]
 pub struct Plain;
@@ -28,7 +28,7 @@ impl Border for Plain {
     type Answer = Result<u64, Failure>;
     type Waiter = Waiter;
     type Wakes = Vec<(u64, Log)>;
-    type Clock = ManualClock;
+    type Clock = Time;
 
     fn failure(why: Failure) -> Self::Answer {
         Err(why)
@@ -44,8 +44,37 @@ impl Border for Plain {
             log.0.lock().unwrap().push(id);
         }
     }
+    fn arm(batcher: &Batcher<Self>, moment: Nanos) {
+        batcher.clock().armed.lock().unwrap().push(moment);
+    }
     fn runner(waiter: &Self::Waiter) -> Option<&Waker> {
         waiter.runner.as_ref()
+    }
+}
+
+/// A clock that moves only when told to, and what the batcher asked to be woken for.
+#[derive(Clone, Default)]
+pub struct Time {
+    clock: ManualClock,
+    armed: Arc<Mutex<Vec<Nanos>>>,
+}
+
+impl Clock for Time {
+    fn now(&self) -> Nanos {
+        self.clock.now()
+    }
+}
+
+impl Time {
+    pub fn set(&self, moment: Nanos) {
+        self.clock.set(moment);
+    }
+    pub fn advance(&self, nanos: Nanos) {
+        self.clock.advance(nanos);
+    }
+    /// What was asked for since the last look.
+    pub fn armed(&self) -> Vec<Nanos> {
+        std::mem::take(&mut self.armed.lock().unwrap())
     }
 }
 
@@ -82,7 +111,7 @@ impl Bell {
     }
 }
 
-pub fn batcher(limits: Limits) -> (Batcher<Plain>, ManualClock) {
-    let clock = ManualClock::default();
+pub fn batcher(limits: Limits) -> (Batcher<Plain>, Time) {
+    let clock = Time::default();
     (Batcher::new(limits, clock.clone()).expect("limits"), clock)
 }
