@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
 use carpool_core::request::Handle;
-use carpool_core::{Border, Failure, SystemClock};
+use carpool_core::{Batcher, Border, Failure, Nanos, SystemClock, timer};
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -107,6 +107,10 @@ impl Border for PyBorder {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    fn arm(batcher: &Batcher<Self>, moment: Nanos) {
+        timer::arm(batcher, moment);
     }
 
     fn runner(waiter: &Waiter) -> Option<&Waker> {

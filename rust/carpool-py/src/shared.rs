@@ -30,6 +30,7 @@ pub(crate) fn epoch() -> u64 {
 #[pyfunction]
 pub(crate) fn forked() {
     EPOCH.fetch_add(1, Ordering::Relaxed);
+    carpool_core::timer::forked();
     guard::forget_others();
 }
 
