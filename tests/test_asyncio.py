@@ -352,3 +352,23 @@ def test_the_pure_python_loop_machinery_can_wait_for_it_too() -> None:
         assert await by_create(f.acall(6)) == 60
 
     asyncio.run(main())
+
+
+def test_callbacks_get_the_awaitable_beside_a_task_that_waits() -> None:
+    # A task is woken without being shown what it waited for; everybody else is shown it.
+    @batched
+    async def double(numbers: list[int]) -> list[int]:
+        return [2 * number for number in numbers]
+
+    async def main() -> None:
+        awaitable = double(21)
+        seen: list[object] = []
+        waiting = asyncio.ensure_future(by_await(awaitable))
+        awaitable.add_done_callback(seen.append)
+        await asyncio.sleep(0)
+        awaitable.add_done_callback(seen.append)
+        assert await waiting == 42
+        await asyncio.sleep(0)
+        assert seen == [awaitable, awaitable]
+
+    asyncio.run(main())

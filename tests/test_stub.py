@@ -52,7 +52,9 @@ def test_each_class_has_what_the_stub_names_and_nothing_else(stated: ast.ClassDe
     names = set().union(*[assigned(node) for node in stated.body])
     actual = getattr(_core, stated.name)
     if stated.name == "Awaitable" and not _core.RAW:
-        names.discard("__call__")  # how the raw type answers attribute look-ups without bound methods
+        names.discard(
+            "__call__"
+        )  # how the raw type answers attribute look-ups without bound methods
     inherited = {name for base in actual.__mro__[1:] for name in vars(base)}
     assert public(set(vars(actual))) <= public(names) | public(inherited)
     assert names - ORDINARY <= set(dir(actual)), "stated, but not there"

@@ -1,24 +1,24 @@
 //! Submitting from a coroutine: an awaitable of the running loop.
 
-use std::sync::Arc;
-
 use carpool_core::submit::Announce;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::awaitable;
 use crate::border::Payload;
+use crate::engine::Engine;
 use crate::port::Port;
 use crate::pump::Pump;
-use crate::shared::{Executor, Shared};
+use crate::shared::Executor;
 
 /// An awaitable of the running loop.
 pub(crate) fn call_awaiting(
-    shared: &Arc<Shared>,
+    engine: Py<Engine>,
     py: Python<'_>,
     owner: Py<PyAny>,
     item: Py<PyAny>,
 ) -> PyResult<Py<PyAny>> {
+    let shared = &engine.get().0;
     let Some(port) = Port::current(py)? else {
         return Err(if shared.executor == Executor::Loop {
             shared.no_loop()
@@ -42,7 +42,7 @@ pub(crate) fn call_awaiting(
     } else {
         None
     };
-    let made = awaitable::make(py, shared, port, |waiter| {
+    let made = awaitable::make(py, &engine, port, |waiter| {
         shared.submit(py, payload, waiter, announce)
     })?;
     if let Some(pump) = pump {

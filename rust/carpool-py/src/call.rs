@@ -1,19 +1,21 @@
 //! The callable that a decorated function is made of: binds the arguments in the caller's thread and
 //! goes the shortest way into the engine.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::awaiting::call_awaiting;
 use crate::calling::call_blocking;
 use crate::engine::{Engine, bind};
 use crate::guard::Inside;
-use crate::shared::{Executor, Shared, epoch};
+use crate::shared::{Executor, epoch};
+#[cfg(not(plain))]
+use crate::vectorcall;
 
 /// Base class of decorated functions, and of methods bound to an instance.
 ///
@@ -27,65 +29,126 @@ pub(crate) struct Call {
     awaits: bool,
     /// Calls come with the instance in front: `Class.m(obj, x)`.
     method: AtomicBool,
-    /// An `Arc<Shared>` as a raw pointer; null before first use. Only ever set attached.
-    engine: AtomicPtr<Shared>,
+    /// An `Engine`, owned; null before first use. Only ever set attached.
+    engine: AtomicPtr<ffi::PyObject>,
+    /// Where CPython looks for it: see [`vectorcall`].
+    #[cfg(not(plain))]
+    pub(crate) vectorcall: ffi::vectorcallfunc,
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         let engine = *self.engine.get_mut();
-        if !engine.is_null() {
-            // SAFETY: the pointer came from `Arc::into_raw`, and its count belongs to this object.
-            unsafe { drop(Arc::from_raw(engine)) };
-        }
+        // SAFETY: the pointer came from `into_ptr`, and its reference belongs to this object, which is freed
+        // attached like every object.
+        drop(unsafe { Bound::from_owned_ptr_or_opt(Python::assume_attached(), engine) });
     }
 }
 
 impl Call {
     /// The engine, opened at first use and anew after a fork.
     #[inline]
-    fn engine(slf: &Bound<'_, Self>) -> PyResult<Arc<Shared>> {
+    pub(crate) fn engine(slf: &Bound<'_, Self>) -> PyResult<Py<Engine>> {
+        let py = slf.py();
         let known = slf.get().engine.load(Ordering::Acquire);
         if !known.is_null() {
             // SAFETY: attached. A stored engine is replaced only by `open` below, after a fork, and
             // the old one is leaked then (its locks may be held by threads that do not exist here), so
-            // the count behind `known` is never given up while this object lives.
-            let shared = unsafe {
-                Arc::increment_strong_count(known);
-                Arc::from_raw(known)
-            };
-            if shared.epoch == epoch() {
-                return Ok(shared);
+            // the reference behind `known` is never given up while this object lives; and it is one to
+            // an `Engine`.
+            let engine = unsafe { Borrowed::from_ptr(py, known).cast_unchecked::<Engine>() };
+            if engine.get().0.epoch == epoch() {
+                return Ok(engine.to_owned().unbind());
             }
-            std::mem::forget(shared);
         }
         Self::open(slf)
     }
 
     #[cold]
-    fn open(slf: &Bound<'_, Self>) -> PyResult<Arc<Shared>> {
+    fn open(slf: &Bound<'_, Self>) -> PyResult<Py<Engine>> {
         let py = slf.py();
         let engine = slf
             .call_method0(intern!(py, "_open"))?
             .cast_into::<Engine>()?;
-        let shared = engine.get().0.clone();
-        if shared.epoch != epoch() {
+        if engine.get().0.epoch != epoch() {
             return Err(PyRuntimeError::new_err(
                 "the engine belongs to another process",
             ));
         }
-        let raw = Arc::into_raw(shared.clone()).cast_mut();
+        let raw = engine.clone().into_ptr();
         let before = slf.get().engine.swap(raw, Ordering::AcqRel);
-        if !before.is_null() {
-            // SAFETY: the pointer came from `Arc::into_raw`; one of this process is released, one of
-            // another leaked. Nobody uses it without a count of his own.
-            unsafe {
-                if (*before).epoch == epoch() {
-                    drop(Arc::from_raw(before));
+        // SAFETY: the pointer came from `into_ptr`, of an `Engine`. One of this process is released, one
+        // of another leaked. Nobody uses it without a reference of his own.
+        unsafe {
+            if let Some(before) = Bound::from_owned_ptr_or_opt(py, before) {
+                let before = before.cast_into_unchecked::<Engine>();
+                if before.get().0.epoch != epoch() {
+                    std::mem::forget(before);
                 }
             }
         }
-        Ok(shared)
+        Ok(engine.unbind())
+    }
+
+    /// One call, its item known.
+    #[inline]
+    fn go(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        let engine = Self::engine(slf)?;
+        let owner = slf.clone().into_any().unbind();
+        if slf.get().awaits {
+            call_awaiting(engine, slf.py(), owner, item)
+        } else {
+            call_blocking(&engine.get().0, slf.py(), owner, item)
+        }
+    }
+
+    /// One `acall`, its item known.
+    #[inline]
+    fn ago(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        let engine = Self::engine(slf)?;
+        if engine.get().0.executor == Executor::Caller {
+            // Somebody has to run what no blocked caller can.
+            slf.call_method0(intern!(slf.py(), "_before_waiting"))?;
+        }
+        let owner = slf.clone().into_any().unbind();
+        call_awaiting(engine, slf.py(), owner, item)
+    }
+
+    /// One that is never called.
+    #[cfg(not(plain))]
+    pub(crate) fn sample(py: Python<'_>) -> PyResult<Bound<'_, Self>> {
+        let sample = Self {
+            binder: py.None(),
+            simple: false,
+            awaits: false,
+            method: AtomicBool::new(false),
+            engine: AtomicPtr::new(std::ptr::null_mut()),
+            vectorcall: vectorcall::call,
+        };
+        Bound::new(py, sample)
+    }
+
+    /// Whether one plain positional argument is the item itself.
+    #[cfg(not(plain))]
+    #[inline]
+    pub(crate) fn takes_item(&self) -> bool {
+        self.simple && !self.method.load(Ordering::Relaxed)
+    }
+
+    /// A call with one plain positional argument.
+    #[cfg(not(plain))]
+    #[inline]
+    pub(crate) fn call_item(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        let _inside = Inside::enter(slf.py())?;
+        Self::go(slf, item)
+    }
+
+    /// `acall` with one plain positional argument.
+    #[cfg(not(plain))]
+    #[inline]
+    pub(crate) fn acall_item(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        let _inside = Inside::enter(slf.py())?;
+        Self::ago(slf, item)
     }
 
     #[cold]
@@ -117,20 +180,28 @@ impl Call {
 #[pymethods]
 impl Call {
     #[new]
+    #[classmethod]
     #[pyo3(signature = (binder, simple, awaits, *_args, **_kwargs))]
     fn new(
+        cls: &Bound<'_, PyType>,
         binder: Py<PyAny>,
         simple: bool,
         awaits: bool,
         _args: &Bound<'_, PyTuple>,
         _kwargs: Option<&Bound<'_, PyDict>>,
     ) -> Self {
+        #[cfg(not(plain))]
+        vectorcall::equip(cls);
+        #[cfg(plain)]
+        let _ = cls;
         Self {
             binder,
             simple,
             awaits,
             method: AtomicBool::new(false),
             engine: AtomicPtr::new(std::ptr::null_mut()),
+            #[cfg(not(plain))]
+            vectorcall: vectorcall::call,
         }
     }
 
@@ -146,14 +217,7 @@ impl Call {
             let (bound, rest) = Self::of_instance(slf, args)?;
             return bound.call(rest, kwargs).map(Bound::unbind);
         }
-        let item = slf.get().item(args, kwargs)?;
-        let engine = Self::engine(slf)?;
-        let owner = slf.clone().into_any().unbind();
-        if slf.get().awaits {
-            call_awaiting(&engine, slf.py(), owner, item)
-        } else {
-            call_blocking(&engine, slf.py(), owner, item)
-        }
+        Self::go(slf, slf.get().item(args, kwargs)?)
     }
 
     /// An awaitable of one result, from any event loop.
@@ -169,13 +233,7 @@ impl Call {
             let acall = bound.getattr(intern!(slf.py(), "acall"))?;
             return acall.call(rest, kwargs).map(Bound::unbind);
         }
-        let item = slf.get().item(args, kwargs)?;
-        let engine = Self::engine(slf)?;
-        if engine.executor == Executor::Caller {
-            slf.call_method0(intern!(slf.py(), "_before_waiting"))?;
-        }
-        let owner = slf.clone().into_any().unbind();
-        call_awaiting(&engine, slf.py(), owner, item)
+        Self::ago(slf, slf.get().item(args, kwargs)?)
     }
 
     /// Makes it a method: unbound calls take the instance as their first argument.

@@ -119,9 +119,10 @@ impl Engine {
     }
 
     /// An awaitable of the answer to `item`.
-    fn acall(&self, py: Python<'_>, owner: Py<PyAny>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    fn acall(slf: &Bound<'_, Self>, owner: Py<PyAny>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
         let _inside = Inside::enter(py)?;
-        call_awaiting(&self.0, py, owner, item)
+        call_awaiting(slf.clone().unbind(), py, owner, item)
     }
 
     /// Submits `item`; the outcome goes to `future._resolve(value)` or `future._reject(error)`.

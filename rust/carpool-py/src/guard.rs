@@ -41,6 +41,18 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 /// reach anything that could ask for the interpreter.
 pub(crate) struct Inside(());
 
+/// Counts who is inside. Whoever comes and whoever leaves is attached, and with a GIL that is one thread at
+/// a time: no need for a locked addition.
+#[inline]
+fn count(more: isize) {
+    if cfg!(Py_GIL_DISABLED) {
+        INSIDE.fetch_add(more as usize, Ordering::Relaxed);
+    } else {
+        let inside = INSIDE.load(Ordering::Relaxed);
+        INSIDE.store(inside.wrapping_add_signed(more), Ordering::Relaxed);
+    }
+}
+
 impl Inside {
     /// Enters with a call, which is refused once the process is ending.
     #[inline]
@@ -55,10 +67,10 @@ impl Inside {
         Ok(Self::go_on())
     }
 
-    /// Enters with what is under way already.
+    /// Enters with what is under way already; attached, as everybody who calls this is.
     #[inline]
     pub(crate) fn go_on() -> Self {
-        INSIDE.fetch_add(1, Ordering::Relaxed);
+        count(1);
         Self(())
     }
 }
@@ -66,7 +78,7 @@ impl Inside {
 impl Drop for Inside {
     #[inline]
     fn drop(&mut self) {
-        INSIDE.fetch_sub(1, Ordering::Relaxed);
+        count(-1);
     }
 }
 

@@ -7,7 +7,7 @@
 //! | [`calling`] | blocking calls, and callers that run batches themselves |
 //! | [`ticket`] | the caller's end of a submitted request |
 //! | [`shared`] | what all of one batcher refers to; forks |
-//! | [`call`] | the callable a decorated function is made of |
+//! | [`call`] | the callable a decorated function is made of; `vectorcall.rs` is its shortest way |
 //! | [`batch`] | out: a closed batch; back: an outcome per request |
 //! | [`seat`] | slots that wait: threads detached, loops through a callback |
 //! | [`pump`] | slots on event loops |
@@ -37,6 +37,8 @@ mod run;
 mod seat;
 mod shared;
 mod ticket;
+#[cfg(not(plain))]
+mod vectorcall;
 
 use pyo3::prelude::*;
 
@@ -66,6 +68,8 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         module.add("Awaitable", awaitable::type_object(py)?)?;
+        #[cfg(not(plain))]
+        vectorcall::install(py)?;
         module.add("RAW", cfg!(not(plain)))?;
         module.add("running", run::variable(py)?)?;
         module.add_function(wrap_pyfunction!(shared::forked, module)?)?;

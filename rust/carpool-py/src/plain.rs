@@ -8,7 +8,7 @@
 //! Who owns whom is as there: the object owns its ticket, the request points back weakly, and once a
 //! callback was added the request holds the object until it has ended.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
@@ -19,9 +19,10 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyType, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::border::{Answer, PyBorder, Waiter};
+use crate::engine::Engine;
 use crate::errors;
 use crate::port::{Port, Ready};
-use crate::shared::{self, Shared};
+use crate::shared;
 use crate::ticket::Ticket;
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
@@ -39,13 +40,13 @@ pub(crate) struct Link {
     /// The awaitable itself while somebody waits for it.
     held: Mutex<Option<Py<Awaitable>>>,
     pub(crate) port: Py<Port>,
-    engine: Arc<Shared>,
+    engine: Py<Engine>,
 }
 
 impl Link {
     /// Gives the awaitable its answer. Returns it if somebody is to be woken.
     pub(crate) fn settle(&self, py: Python<'_>, answer: Answer) -> Option<Done> {
-        let outcome = errors::outcome(py, &self.engine, answer);
+        let outcome = errors::outcome(py, &self.engine.get().0, answer);
         let held = unpoisoned(&self.held).take();
         let object = match &held {
             Some(object) => object.bind(py).clone(),
@@ -105,7 +106,7 @@ pub(crate) struct Done(Py<Awaitable>);
 
 impl Done {
     /// Calls the callbacks, each in its context. The error of the last that raised is returned.
-    pub(crate) fn wake(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn wake(self, py: Python<'_>) -> PyResult<()> {
         let callbacks = std::mem::take(&mut self.0.get().inner().callbacks);
         let mut failed = None;
         for Callback { call, context } in callbacks {
@@ -122,7 +123,7 @@ impl Done {
 /// Submits through `submit`, which is handed the waiter, and returns the awaitable.
 pub(crate) fn make(
     py: Python<'_>,
-    engine: &Arc<Shared>,
+    engine: &Py<Engine>,
     port: Py<Port>,
     submit: impl FnOnce(Waiter) -> PyResult<CoreTicket>,
 ) -> PyResult<Py<PyAny>> {
@@ -137,14 +138,14 @@ pub(crate) fn make(
                 received: false,
             }),
             ticket: OnceLock::new(),
-            epoch: engine.epoch,
+            epoch: engine.get().0.epoch,
         },
     )?;
     let link = Link {
         awaitable: PyWeakrefReference::new(made.as_any())?.unbind(),
         held: Mutex::new(None),
         port,
-        engine: engine.clone(),
+        engine: engine.clone_ref(py),
     };
     let ticket = submit(Waiter::Loop(link))?;
     drop(made.get().ticket.set(ticket));
@@ -446,7 +447,9 @@ impl Awaitable {
     }
 
     fn __repr__(&self) -> String {
-        let name = self.link().map_or("", |link| link.engine.name.as_str());
+        let name = self
+            .link()
+            .map_or("", |link| link.engine.get().0.name.as_str());
         let state = match self.inner().state {
             State::Pending => "pending",
             State::Value(_) => "answered",
@@ -518,7 +521,7 @@ impl Drop for Awaitable {
             drop(ticket.cancel());
         }
         if let (Some(error), Some(link)) = (lost, self.link()) {
-            Python::attach(|py| Ticket::say_lost(py, &link.engine, error.bind(py)));
+            Python::attach(|py| Ticket::say_lost(py, &link.engine.get().0, error.bind(py)));
         }
     }
 }

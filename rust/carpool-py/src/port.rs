@@ -1,11 +1,13 @@
 //! One event loop, as wakes see it: a list of awaitables that became done, and one scheduled call
 //! that wakes all of their tasks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -23,7 +25,7 @@ pub(crate) enum Ready {
 }
 
 impl Ready {
-    fn call(&self, py: Python<'_>) -> PyResult<()> {
+    fn call(self, py: Python<'_>) -> PyResult<()> {
         match self {
             Self::Done(done) => done.wake(py),
             Self::Call(callable) => callable.call0(py).map(drop),
@@ -50,28 +52,34 @@ thread_local! {
     /// The port that this thread last asked for.
     static LAST: RefCell<Option<Py<Port>>> = const { RefCell::new(None) };
     /// The port whose tasks this thread is waking just now: its loop is the running one, for sure.
-    static WAKING: RefCell<Option<Py<Port>>> = const { RefCell::new(None) };
+    /// Borrowed from the [`Waking`] that put it here; null while it wakes none.
+    static WAKING: Cell<*mut ffi::PyObject> = const { Cell::new(std::ptr::null_mut()) };
 }
 
 /// While it lives, this thread wakes the tasks of a port.
-struct Waking(Option<Py<Port>>);
+struct Waking<'a> {
+    before: *mut ffi::PyObject,
+    _port: PhantomData<&'a Port>,
+}
 
-impl Waking {
-    fn of(port: &Bound<'_, Port>) -> Self {
-        Self(WAKING.replace(Some(port.clone().unbind())))
+impl<'a> Waking<'a> {
+    fn of(port: &'a Bound<'_, Port>) -> Self {
+        Self {
+            before: WAKING.replace(port.as_ptr()),
+            _port: PhantomData,
+        }
     }
 }
 
-impl Drop for Waking {
+impl Drop for Waking<'_> {
     fn drop(&mut self) {
-        let ended = WAKING.replace(self.0.take());
-        drop(ended);
+        WAKING.set(self.before);
     }
 }
 
 fn this_thread() -> u64 {
     // SAFETY: has no preconditions; never fails.
-    unsafe { pyo3::ffi::PyThread_get_thread_ident() as u64 }
+    unsafe { ffi::PyThread_get_thread_ident() as u64 }
 }
 
 fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
@@ -118,9 +126,12 @@ impl Port {
     /// The port of the loop that runs in this thread, if one does.
     pub(crate) fn current(py: Python<'_>) -> PyResult<Option<Py<Port>>> {
         // Asking asyncio costs more than all else here, so those who are woken do not ask.
-        let waking = WAKING.with_borrow(|port| port.as_ref().map(|port| port.clone_ref(py)));
-        if waking.is_some() {
-            return Ok(waking);
+        let waking = WAKING.get();
+        if !waking.is_null() {
+            // SAFETY: attached. A port stands here while the `Waking` that put it here lives, which
+            // borrows it, on this thread.
+            let port = unsafe { Borrowed::from_ptr(py, waking).cast_unchecked::<Port>() };
+            return Ok(Some(port.to_owned().unbind()));
         }
         let Some(event_loop) = running_loop(py)? else {
             return Ok(None);

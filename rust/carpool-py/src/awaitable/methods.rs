@@ -1,13 +1,14 @@
 //! The methods of a future, and those of a coroutine that are more than waiting.
 
 use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::waiting::{Step, asyncio_error, cancelled_error, entered, new_ref, step};
-use super::{Awaitable, Callback, CoreTicket, Done, State};
+use super::{Awaitable, Callback, CoreTicket, Done, State, wakeup};
 use crate::port::{Port, Ready};
 
 /// The arguments of a fast call: positional ones, then by keyword.
@@ -242,6 +243,34 @@ pub(super) unsafe extern "C" fn cancel(
     }
 }
 
+/// `("context",)`, as asyncio's tasks give it: every task of theirs hands over the same tuple.
+static CONTEXT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
+
+/// Whether these are the names of a task's own call; from the first on it knows the tuple, which is kept.
+///
+/// # Safety
+/// Attached; `names` is null or a tuple of strings.
+#[inline]
+unsafe fn only_context(names: *mut ffi::PyObject) -> bool {
+    // SAFETY: by contract.
+    unsafe {
+        if names == CONTEXT.load(Ordering::Relaxed) {
+            return !names.is_null();
+        }
+        if names.is_null() || ffi::PyTuple_GET_SIZE(names) != 1 {
+            return false;
+        }
+        let name = ffi::PyTuple_GET_ITEM(names, 0);
+        if ffi::PyUnicode_CompareWithASCIIString(name, c"context".as_ptr()) != 0 {
+            return false;
+        }
+        if CONTEXT.load(Ordering::Relaxed).is_null() {
+            CONTEXT.store(new_ref(names), Ordering::Relaxed);
+        }
+        true
+    }
+}
+
 pub(super) unsafe extern "C" fn add_done_callback(
     this: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
@@ -249,8 +278,30 @@ pub(super) unsafe extern "C" fn add_done_callback(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: called by CPython as a fast call with keywords, attached, with a live object of this
-    // type. References stored are made here, and released by `run`, `clear` or `dealloc`.
+    // type: `count` arguments and one more per name, which the caller owns. References stored are made here, and
+    // released by `run`, `clear` or `dealloc`.
     unsafe {
+        let object = this.cast::<Awaitable>();
+        if (*object).state == State::Pending
+            && (*object).first.is_none()
+            && count == 1
+            && only_context(names)
+        {
+            // The way of every task that waits here alone.
+            let (call, context) = (*args, *args.add(1));
+            if ffi::PyContext_CheckExact(context) != 0 && ffi::PyCallable_Check(call) != 0 {
+                (*object).first = Some(Callback {
+                    call: new_ref(call),
+                    context: new_ref(context),
+                });
+                if !(*object).held {
+                    (*object).held = true;
+                    ffi::Py_INCREF(this);
+                }
+                wakeup::learn(Python::assume_attached(), call);
+                return new_ref(ffi::Py_None());
+            }
+        }
         entered(null_mut(), |py| {
             let object = this.cast::<Awaitable>();
             let given = arguments(py, args, count, names)?;
@@ -346,7 +397,9 @@ pub(super) unsafe extern "C" fn repr(this: *mut ffi::PyObject) -> *mut ffi::PyOb
     unsafe {
         entered(null_mut(), |py| {
             let object = &*this.cast::<Awaitable>();
-            let name = object.link().map_or("", |link| link.engine.name.as_str());
+            let name = object
+                .link()
+                .map_or("", |link| link.engine.get().0.name.as_str());
             let state = match object.state {
                 State::Pending => "pending",
                 State::Value => "answered",

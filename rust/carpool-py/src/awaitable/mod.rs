@@ -13,28 +13,30 @@
 //! added the request keeps the object alive (`held`) until it is answered or cancelled.
 //!
 //! [`kind`] makes the type; [`waiting`] is what happens while it is awaited, [`attributes`] the names a task
-//! asks for at every wait, [`methods`] the rest of a future; [`memory`] lets go.
+//! asks for at every wait, [`wakeup`] what wakes it, [`methods`] the rest of a future; [`memory`] lets go.
 
 mod attributes;
 mod kind;
 mod memory;
 mod methods;
 mod waiting;
+mod wakeup;
 
 use std::ptr::{NonNull, null_mut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::border::{Answer, PyBorder, Waiter};
+use crate::engine::Engine;
 use crate::errors;
 use crate::port::Port;
-use crate::shared::{self, Shared};
+use crate::shared;
 use crate::ticket::Ticket;
 use attributes::vectorcall;
 pub(crate) use kind::type_object;
+pub(crate) use waiting::entered;
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
 
@@ -43,7 +45,7 @@ pub(crate) struct Link {
     /// Null once the awaitable is gone.
     awaitable: AtomicPtr<Awaitable>,
     pub(crate) port: Py<Port>,
-    engine: Arc<Shared>,
+    engine: Py<Engine>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,24 +100,31 @@ impl Drop for Done {
 }
 
 impl Done {
-    /// Calls the callbacks. Stops at the first that raises; the rest is lost with the object only if
-    /// the caller drops this, so the caller reports and goes on.
-    pub(crate) fn wake(&self, py: Python<'_>) -> PyResult<()> {
+    /// Calls the callbacks. The error of the last that raised is returned.
+    pub(crate) fn wake(self, py: Python<'_>) -> PyResult<()> {
         let this = self.0.as_ptr();
-        // SAFETY: attached, and this `Done` keeps the object alive. Callbacks are moved out before
-        // any of them runs, so code that comes back here finds none.
-        let (first, more) = unsafe { ((*this).first.take(), std::mem::take(&mut (*this).more)) };
-        let mut failed = None;
-        for callback in first.into_iter().chain(more) {
-            // SAFETY: as above; the callback is owned and released by `run`.
-            let result = unsafe { run(py, callback, this) };
-            if let Err(error) = result {
-                if let Some(before) = failed.replace(error) {
-                    before.write_unraisable(py, None);
+        // Attached here: the reference is released below, not by `drop`.
+        std::mem::forget(self);
+        // SAFETY: attached, and the reference that this `Done` owned keeps the object alive to the end.
+        // Callbacks are moved out before any of them runs, so code that comes back here finds none; each
+        // is owned, and released by `run`.
+        unsafe {
+            let first = (*this).first.take();
+            let more = std::mem::take(&mut (*this).more);
+            let mut result = match first {
+                Some(callback) => run(py, callback, this),
+                None => Ok(()),
+            };
+            for callback in more {
+                if let Err(error) = run(py, callback, this) {
+                    if let Err(before) = std::mem::replace(&mut result, Err(error)) {
+                        before.write_unraisable(py, None);
+                    }
                 }
             }
+            ffi::Py_DECREF(this.cast());
+            result
         }
-        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -131,7 +140,17 @@ unsafe fn run(py: Python<'_>, callback: Callback, this: *mut Awaitable) -> PyRes
         let result = if ffi::PyContext_Enter(context) < 0 {
             Err(PyErr::fetch(py))
         } else {
-            let returned = ffi::PyObject_CallOneArg(call, this.cast());
+            let stand_in = if (*this).state == State::Value {
+                wakeup::stand_in(call)
+            } else {
+                null_mut()
+            };
+            let argument = if stand_in.is_null() {
+                this.cast()
+            } else {
+                stand_in
+            };
+            let returned = ffi::PyObject_CallOneArg(call, argument);
             let error = if returned.is_null() {
                 Some(PyErr::fetch(py))
             } else {
@@ -159,7 +178,10 @@ impl Link {
             return None;
         }
         // Making the exception may run code that drops the awaitable: look again afterwards.
-        let outcome = errors::outcome(py, &self.engine, answer);
+        let outcome = match answer {
+            Answer::Value(value) => Ok(value),
+            other => errors::outcome(py, &self.engine.get().0, other),
+        };
         let this = NonNull::new(self.awaitable.load(Ordering::Relaxed))?;
         // SAFETY: attached, and a non-null link means that the object is alive: its deallocation
         // clears the link, attached as well.
@@ -196,7 +218,7 @@ impl Awaitable {
 /// Submits through `submit`, which is handed the waiter, and returns the awaitable.
 pub(crate) fn make(
     py: Python<'_>,
-    engine: &Arc<Shared>,
+    engine: &Py<Engine>,
     port: Py<Port>,
     submit: impl FnOnce(Waiter) -> PyResult<CoreTicket>,
 ) -> PyResult<Py<PyAny>> {
@@ -215,7 +237,7 @@ pub(crate) fn make(
         (&raw mut (*this).message).write(null_mut());
         (&raw mut (*this).first).write(None);
         (&raw mut (*this).more).write(Vec::new());
-        (&raw mut (*this).epoch).write(engine.epoch);
+        (&raw mut (*this).epoch).write(engine.get().0.epoch);
         (&raw mut (*this).state).write(State::Pending);
         (&raw mut (*this).blocking).write(false);
         (&raw mut (*this).held).write(false);
@@ -228,7 +250,7 @@ pub(crate) fn make(
     let link = Link {
         awaitable: AtomicPtr::new(this),
         port,
-        engine: engine.clone(),
+        engine: engine.clone_ref(py),
     };
     let ticket = submit(Waiter::Loop(link))?;
     // SAFETY: attached; `owned` keeps the object alive.
@@ -268,7 +290,7 @@ impl Awaitable {
             State::Error if !self.received => {
                 // SAFETY: in state `Error` the outcome is an owned exception object.
                 let error = unsafe { Bound::from_borrowed_ptr(py, self.outcome) };
-                Ticket::say_lost(py, &link.engine, &error);
+                Ticket::say_lost(py, &link.engine.get().0, &error);
             }
             _ => {}
         }

@@ -23,7 +23,7 @@ pub(super) unsafe fn new_ref(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 ///
 /// # Safety
 /// Attached: CPython calls the functions of a type that way.
-pub(super) unsafe fn entered<R>(failed: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+pub(crate) unsafe fn entered<R>(failed: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         // Attached already; but references that are dropped in here are released at once only where
         // PyO3 knows it.
