@@ -108,6 +108,10 @@ bench-compare: $(STAMPS)/build $(STAMPS)/bench ## carpool beside other batchers 
 	@$(PIP) $(addprefix --group ,$(PEERS))
 	$(PY) benches/compare.py $(COMPARE_ARGS)
 
+.PHONY: bench-check
+bench-check: $(STAMPS)/build $(STAMPS)/bench ## has a hot path become dearer than benches/baseline.json says?
+	$(PY) benches/check.py $(CHECK_ARGS)
+
 .PHONY: docs
 docs: $(STAMPS)/build $(STAMPS)/docs ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,74 +1,19 @@
 //! What the core costs per request: submit alone, the whole way, several producers, many pending.
-//! `cargo bench -p carpool-core --bench core`. For counts that no neighbour disturbs:
-//! `benches/instructions.py`.
+//! `cargo bench -p carpool-core --bench core`; the parts alone: `queue`, `reply`, `scheduler`. For counts
+//! that no neighbour disturbs: `benches/instructions.py`.
 #![allow(missing_docs)]
+
+mod support;
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use carpool_core::border::{Border, Failure};
 use carpool_core::park::Parker;
-use carpool_core::request::Handle;
-use carpool_core::{Batcher, Clock, Limits, Nanos, Pulled, SystemClock, Ticket, timer};
+use carpool_core::{Clock, Pulled, SystemClock};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-
-struct Bare;
-
-impl Border for Bare {
-    type Payload = u64;
-    type Answer = u64;
-    type Waiter = ();
-    type Wakes = u64;
-    type Clock = SystemClock;
-
-    fn failure(_: Failure) -> u64 {
-        u64::MAX
-    }
-    fn is_failure(answer: &u64) -> bool {
-        *answer == u64::MAX
-    }
-    fn wake(_: &Handle<Self>, wakes: &mut u64) {
-        *wakes += 1;
-    }
-    fn fire(wakes: u64) {
-        black_box(wakes);
-    }
-    fn arm(batcher: &Batcher<Self>, moment: Nanos) {
-        timer::arm(batcher, moment);
-    }
-}
-
-const SIZE: usize = 64;
-
-fn batcher(max_queue: usize) -> Batcher<Bare> {
-    let limits = Limits {
-        max_batch_size: SIZE,
-        max_queue,
-        slots: 1,
-        ..Limits::default()
-    };
-    Batcher::new(limits, SystemClock).expect("limits")
-}
-
-fn fill(batcher: &Batcher<Bare>, n: usize, tickets: &mut Vec<Ticket<Bare>>) {
-    for _ in 0..n {
-        tickets.push(batcher.submit(black_box(7), ()).expect("there is room"));
-    }
-}
-
-/// Seals and answers one batch; how many it held.
-fn serve(batcher: &Batcher<Bare>) -> usize {
-    let Pulled::Batch(mut batch) = batcher.try_pull(SIZE) else {
-        return 0;
-    };
-    batch
-        .answer_all(vec![1; batch.len()])
-        .expect("one each")
-        .send();
-    batch.len()
-}
+use support::{PENDING, SIZE, batcher, config, fill, serve};
 
 /// Submits alone are timed; what they leave is served in between.
 fn submit(c: &mut Criterion) {
@@ -113,7 +58,7 @@ fn submit(c: &mut Criterion) {
 fn whole_way(c: &mut Criterion) {
     let mut group = c.benchmark_group("whole way, batches of 64");
     group.throughput(Throughput::Elements(SIZE as u64));
-    for pending in [10, 1000, 100_000, 1_000_000] {
+    for pending in PENDING {
         group.bench_function(BenchmarkId::new("pending", pending), |b| {
             let batcher = batcher(pending + 2 * SIZE);
             let mut backlog = Vec::with_capacity(pending);
@@ -177,13 +122,6 @@ fn producers(c: &mut Criterion) {
         });
     }
     group.finish();
-}
-
-fn config() -> Criterion {
-    Criterion::default()
-        .sample_size(30)
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
 }
 
 criterion_group! {
