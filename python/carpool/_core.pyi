@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Hashable, Mapping
 from contextvars import ContextVar
 from types import GenericAlias
 from typing import Any, Generic, Literal, TypeVar, final
@@ -27,8 +27,10 @@ __all__ = [
     "Seat",
     "Ticket",
     "__version__",
+    "end_errands",
     "forked",
     "keep_out",
+    "run_errands",
     "running",
 ]
 
@@ -42,6 +44,12 @@ running: ContextVar[Run]
 
 def forked() -> None:
     """Marks this process as a forked child: every engine belongs to its parent."""
+
+def run_errands() -> bool:
+    """Waits for what a thread without the interpreter leaves to be done, and does it; False at the end."""
+
+def end_errands() -> None:
+    """Has the thread that runs errands end."""
 
 def keep_out(timeout_ms: int) -> bool:
     """Refuses calls of other threads, and waits for those inside; for the end of the process."""
@@ -233,6 +241,7 @@ class Engine:
         overflow: str,
         slots: int | None,
         executor: str,
+        max_batch_cost: int | None = None,
     ) -> Engine: ...
     @property
     def name(self) -> str:
@@ -252,11 +261,48 @@ class Engine:
     @property
     def pending(self) -> int:
         """How many requests are pending."""
-    def call(self, owner: object, item: object) -> Any:
-        """The answer to `item`; blocks."""
-    def acall(self, owner: object, item: object) -> Awaitable[Any]:
+    @property
+    def keys(self) -> int:
+        """How many different keys its requests have."""
+    def call(
+        self,
+        owner: object,
+        item: object,
+        *,
+        deadline_ns: int | None = None,
+        cost: int = 1,
+        urgency_ns: int = 0,
+        key: Hashable | None = None,
+    ) -> Any:
+        """The answer to `item`; blocks.
+
+        `deadline_ns`: on the clock of `now()`; a request that is not in a batch by then fails with
+        DeadlineExceeded and never runs. `cost`: what it counts against `max_batch_cost`. `urgency_ns`: how
+        much later (or sooner, negative) than its arrival it stands in the order. `key`: requests share a
+        batch only where their keys are equal.
+        """
+    def acall(
+        self,
+        owner: object,
+        item: object,
+        *,
+        deadline_ns: int | None = None,
+        cost: int = 1,
+        urgency_ns: int = 0,
+        key: Hashable | None = None,
+    ) -> Awaitable[Any]:
         """An awaitable of the answer to `item`."""
-    def submit(self, owner: object, item: object, future: object) -> Ticket:
+    def submit(
+        self,
+        owner: object,
+        item: object,
+        future: object,
+        *,
+        deadline_ns: int | None = None,
+        cost: int = 1,
+        urgency_ns: int = 0,
+        key: Hashable | None = None,
+    ) -> Ticket:
         """Submits `item`; the outcome goes to `future._resolve(value)` or `future._reject(error)`."""
     def next_batch(
         self, max_size: int | None = None, timeout_ns: int | None = None

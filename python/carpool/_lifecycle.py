@@ -14,7 +14,7 @@ import weakref
 
 from . import _core
 
-__all__ = ["lock", "opened"]
+__all__ = ["lock", "opened", "started", "threads"]
 
 #: How long the end of the process waits for requests in flight, in seconds, over all batchers.
 EXIT_DRAIN_S = 1.0
@@ -31,11 +31,26 @@ _threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _registered = False
 
 
-def opened(engine: _core.Engine, threads: list[threading.Thread]) -> None:
+def opened(engine: _core.Engine, workers: list[threading.Thread]) -> None:
     """Notes an engine and its workers; call with `lock` held."""
-    global _registered
     _engines.add(engine)
-    _threads.update(threads)
+    _threads.update(workers)
+    _register()
+
+
+def started(thread: threading.Thread) -> None:
+    """Notes a thread that serves all engines; call with `lock` held."""
+    _threads.add(thread)
+    _register()
+
+
+def threads() -> list[threading.Thread]:
+    """The threads of this process, of engines and of all."""
+    return list(_threads)
+
+
+def _register() -> None:
+    global _registered
     if not _registered:
         _registered = True
         atexit.register(_at_exit)
@@ -67,6 +82,7 @@ def _at_exit() -> None:
     for engine in engines:
         if engine.executor != "loop" and not engine.wait_ended(_rest(end)):
             engine.close(False)
+    _core.end_errands()
     for thread in list(_threads):
         if thread is not threading.current_thread():
             thread.join(_rest(end) / 1e9)

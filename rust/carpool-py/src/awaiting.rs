@@ -5,11 +5,13 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::awaitable;
+use crate::bell::Bell;
 use crate::border::Payload;
 use crate::engine::Engine;
 use crate::port::Port;
 use crate::pump::Pump;
 use crate::shared::Executor;
+use crate::terms::Asked;
 
 /// An awaitable of the running loop.
 pub(crate) fn call_awaiting(
@@ -17,6 +19,7 @@ pub(crate) fn call_awaiting(
     py: Python<'_>,
     owner: Py<PyAny>,
     item: Py<PyAny>,
+    asked: &Asked,
 ) -> PyResult<Py<PyAny>> {
     let shared = &engine.get().0;
     let Some(port) = Port::current(py)? else {
@@ -36,14 +39,18 @@ pub(crate) fn call_awaiting(
         item,
         owner,
         origin,
+        key: None,
     };
     let pump = if on_loop {
         Some(shared.pumps.of(py, shared, &port)?)
     } else {
         None
     };
+    if asked.has_deadline() {
+        Bell::of(port.bind(py))?;
+    }
     let made = awaitable::make(py, &engine, port, |waiter| {
-        shared.submit(py, payload, waiter, announce)
+        shared.submit(py, payload, waiter, announce, asked)
     })?;
     if let Some(pump) = pump {
         Pump::nudge(pump.bind(py), shared)?;

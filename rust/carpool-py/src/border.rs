@@ -11,6 +11,8 @@ use pyo3::prelude::*;
 use crate::awaitable::Link;
 use crate::errors;
 use crate::guard::insist;
+use crate::keys::Key;
+use crate::overdue;
 use crate::port::{Port, Ready};
 use crate::run::Chain;
 use crate::shared::Shared;
@@ -25,6 +27,8 @@ pub(crate) struct Payload {
     pub(crate) owner: Py<PyAny>,
     /// The handler it arose in.
     pub(crate) origin: Option<Arc<Chain>>,
+    /// Its share in what it is grouped by.
+    pub(crate) key: Option<Box<Key>>,
 }
 
 /// One request's outcome on its way back.
@@ -107,6 +111,10 @@ impl Border for PyBorder {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    fn expired(requests: Vec<Handle<Self>>) {
+        overdue::tell(requests);
     }
 
     fn arm(batcher: &Batcher<Self>, moment: Nanos) {

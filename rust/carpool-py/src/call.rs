@@ -14,6 +14,7 @@ use crate::calling::call_blocking;
 use crate::engine::{Engine, bind};
 use crate::guard::Inside;
 use crate::shared::{Executor, epoch};
+use crate::terms::Asked;
 #[cfg(not(plain))]
 use crate::vectorcall;
 
@@ -96,9 +97,9 @@ impl Call {
         let engine = Self::engine(slf)?;
         let owner = slf.clone().into_any().unbind();
         if slf.get().awaits {
-            call_awaiting(engine, slf.py(), owner, item)
+            call_awaiting(engine, slf.py(), owner, item, &Asked::NOTHING)
         } else {
-            call_blocking(&engine.get().0, slf.py(), owner, item)
+            call_blocking(&engine.get().0, slf.py(), owner, item, &Asked::NOTHING)
         }
     }
 
@@ -111,7 +112,7 @@ impl Call {
             slf.call_method0(intern!(slf.py(), "_before_waiting"))?;
         }
         let owner = slf.clone().into_any().unbind();
-        call_awaiting(engine, slf.py(), owner, item)
+        call_awaiting(engine, slf.py(), owner, item, &Asked::NOTHING)
     }
 
     /// One that is never called.

@@ -14,6 +14,7 @@ use crate::errors;
 use crate::port::inside_loop;
 use crate::seat::{Watch, with_parker};
 use crate::shared::{Executor, Shared};
+use crate::terms::Asked;
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
 
@@ -23,6 +24,7 @@ pub(crate) fn call_blocking(
     py: Python<'_>,
     owner: Py<PyAny>,
     item: Py<PyAny>,
+    asked: &Asked,
 ) -> PyResult<Py<PyAny>> {
     if shared.executor == Executor::Loop {
         return Err(if inside_loop(py)? {
@@ -37,6 +39,7 @@ pub(crate) fn call_blocking(
         item,
         owner,
         origin,
+        key: None,
     };
     with_parker(|parker| {
         let waker = parker.waker().clone();
@@ -45,7 +48,7 @@ pub(crate) fn call_blocking(
         } else {
             (Waiter::Thread(waker), Announce::Yes)
         };
-        let ticket = shared.submit(py, payload, waiter, announce)?;
+        let ticket = shared.submit(py, payload, waiter, announce, asked)?;
         let waited = if runs {
             wait_running(py, shared, parker, &ticket)
         } else {
@@ -53,12 +56,14 @@ pub(crate) fn call_blocking(
         };
         if let Err(error) = waited {
             // Interrupted: nobody waits for the answer any more.
-            drop(ticket.cancel());
+            drop((ticket.cancel(), ticket.request().reclaim()));
             return Err(error);
         }
-        let answer = ticket
-            .take()
-            .unwrap_or(Answer::Failure(carpool_core::Failure::Expired));
+        let answer = ticket.take().unwrap_or_else(|| {
+            // Its item is dropped by who brought it.
+            drop(ticket.request().reclaim());
+            Answer::Failure(carpool_core::Failure::Expired)
+        });
         errors::outcome(py, shared, answer).map_err(|error| PyErr::from_value(error.into_bound(py)))
     })
 }

@@ -20,6 +20,7 @@ use crate::pump::{Pump, Pumps};
 use crate::run::{self, Chain, Run};
 use crate::seat::{Seat, Watch, with_parker};
 use crate::shared::{ENGINES, Executor, Shared, epoch};
+use crate::terms::Asked;
 use crate::ticket::Ticket;
 
 /// One batcher of the core, in this process.
@@ -29,7 +30,8 @@ pub(crate) struct Engine(pub(crate) Arc<Shared>);
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (*, name, max_batch_size, wait_ns, max_queue, overflow, slots, executor))]
+    #[pyo3(signature = (*, name, max_batch_size, wait_ns, max_queue, overflow, slots, executor,
+                        max_batch_cost=None))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn new(
         name: String,
@@ -39,6 +41,7 @@ impl Engine {
         overflow: &str,
         slots: Option<usize>,
         executor: &str,
+        max_batch_cost: Option<u64>,
     ) -> PyResult<Self> {
         let overflow = match overflow {
             "raise" => Overflow::Raise,
@@ -53,11 +56,11 @@ impl Engine {
         };
         let limits = Limits {
             max_batch_size,
+            max_batch_cost: max_batch_cost.unwrap_or(u64::MAX),
             wait: wait_ns,
             max_queue,
             overflow,
             slots: slots.unwrap_or(usize::MAX),
-            ..Limits::default()
         };
         let core = Batcher::new(limits, SystemClock)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
@@ -69,6 +72,7 @@ impl Engine {
             number: ENGINES.fetch_add(1, Ordering::Relaxed),
             pumps: Pumps::default(),
             dead: Mutex::new(None),
+            keys: Arc::default(),
         })))
     }
 
@@ -112,26 +116,61 @@ impl Engine {
         self.0.core.pending()
     }
 
+    /// How many different keys its requests have.
+    #[getter]
+    fn keys(&self) -> usize {
+        self.0.keys.len()
+    }
+
     /// The answer to `item`; blocks.
-    fn call(&self, py: Python<'_>, owner: Py<PyAny>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (owner, item, *, deadline_ns=None, cost=1, urgency_ns=0, key=None))]
+    #[allow(clippy::too_many_arguments, reason = "one per term, all by keyword")]
+    fn call(
+        &self,
+        py: Python<'_>,
+        owner: Py<PyAny>,
+        item: Py<PyAny>,
+        deadline_ns: Option<Nanos>,
+        cost: u64,
+        urgency_ns: i64,
+        key: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
         let _inside = Inside::enter(py)?;
-        call_blocking(&self.0, py, owner, item)
+        let asked = Asked::new(deadline_ns, cost, urgency_ns, key);
+        call_blocking(&self.0, py, owner, item, &asked)
     }
 
     /// An awaitable of the answer to `item`.
-    fn acall(slf: &Bound<'_, Self>, owner: Py<PyAny>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (owner, item, *, deadline_ns=None, cost=1, urgency_ns=0, key=None))]
+    #[allow(clippy::too_many_arguments, reason = "one per term, all by keyword")]
+    fn acall(
+        slf: &Bound<'_, Self>,
+        owner: Py<PyAny>,
+        item: Py<PyAny>,
+        deadline_ns: Option<Nanos>,
+        cost: u64,
+        urgency_ns: i64,
+        key: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let _inside = Inside::enter(py)?;
-        call_awaiting(slf.clone().unbind(), py, owner, item)
+        let asked = Asked::new(deadline_ns, cost, urgency_ns, key);
+        call_awaiting(slf.clone().unbind(), py, owner, item, &asked)
     }
 
     /// Submits `item`; the outcome goes to `future._resolve(value)` or `future._reject(error)`.
+    #[pyo3(signature = (owner, item, future, *, deadline_ns=None, cost=1, urgency_ns=0, key=None))]
+    #[allow(clippy::too_many_arguments, reason = "one per term, all by keyword")]
     fn submit(
         &self,
         py: Python<'_>,
         owner: Py<PyAny>,
         item: Py<PyAny>,
         future: Py<PyAny>,
+        deadline_ns: Option<Nanos>,
+        cost: u64,
+        urgency_ns: i64,
+        key: Option<Py<PyAny>>,
     ) -> PyResult<Ticket> {
         let _inside = Inside::enter(py)?;
         let shared = &self.0;
@@ -150,7 +189,9 @@ impl Engine {
             item,
             owner,
             origin,
+            key: None,
         };
+        let asked = Asked::new(deadline_ns, cost, urgency_ns, key);
         with_parker(|parker| {
             let let_in = parker.waker().clone();
             let waiter = Waiter::Future {
@@ -158,7 +199,7 @@ impl Engine {
                 let_in,
                 engine: shared.clone(),
             };
-            let ticket = shared.submit(py, payload, waiter, announce)?;
+            let ticket = shared.submit(py, payload, waiter, announce, &asked)?;
             if let Some(pump) = pump {
                 Pump::nudge(pump.bind(py), shared)?;
             }
@@ -168,7 +209,7 @@ impl Engine {
                     .check_wait(py, "a submit that waits for room")
                     .and_then(|()| Watch::new(py)?.wait(py, parker, || !reply.is_in_lobby()));
                 if let Err(error) = waited {
-                    drop(ticket.cancel());
+                    drop((ticket.cancel(), ticket.request().reclaim()));
                     return Err(error);
                 }
             }

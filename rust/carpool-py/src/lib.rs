@@ -14,6 +14,11 @@
 //! | [`border`] | what the core calls: wakes, grouped per loop |
 //! | [`port`] | one event loop, as the core's wakes see it |
 //! | [`awaitable`] | what `await` gets: a raw type; `plain.rs` is the same in ordinary PyO3 |
+//! | [`terms`] | what a call may ask for beyond the plain |
+//! | [`keys`] | any hashable object as a number |
+//! | [`overdue`] | how callers learn that their time is over, from a thread that never attaches |
+//! | [`bell`] | waking a loop without the interpreter |
+//! | [`errands`] | what such a thread leaves to one of Python's |
 //! | [`run`] | which handlers the present code runs in, for finding deadlocks |
 //! | [`guard`] | what must not be interrupted, and the end of the process |
 //! | [`errors`] | the one table from the core's errors to Python's |
@@ -25,17 +30,22 @@ mod awaitable;
 mod awaitable;
 mod awaiting;
 mod batch;
+mod bell;
 mod border;
 mod call;
 mod calling;
 mod engine;
+mod errands;
 mod errors;
 mod guard;
+mod keys;
+mod overdue;
 mod port;
 mod pump;
 mod run;
 mod seat;
 mod shared;
+mod terms;
 mod ticket;
 #[cfg(not(plain))]
 mod vectorcall;
@@ -74,6 +84,8 @@ mod _core {
         module.add("running", run::variable(py)?)?;
         module.add_function(wrap_pyfunction!(shared::forked, module)?)?;
         module.add_function(wrap_pyfunction!(guard::keep_out, module)?)?;
+        module.add_function(wrap_pyfunction!(errands::run_errands, module)?)?;
+        module.add_function(wrap_pyfunction!(errands::end_errands, module)?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

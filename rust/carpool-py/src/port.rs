@@ -3,8 +3,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
 use pyo3::ffi;
@@ -14,6 +14,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::awaitable::Done;
+use crate::bell::Bell;
 use crate::guard::{Inside, insist};
 
 /// What is to be called from the loop.
@@ -46,6 +47,8 @@ pub(crate) struct Port {
     scheduled: AtomicBool,
     /// The thread that last called from inside the loop; 0 before.
     thread: AtomicU64,
+    /// For threads without the interpreter; hung up at need.
+    bell: Mutex<Option<Arc<Bell>>>,
 }
 
 thread_local! {
@@ -159,6 +162,7 @@ impl Port {
                     ready: Mutex::new(Vec::new()),
                     scheduled: AtomicBool::new(false),
                     thread: AtomicU64::new(0),
+                    bell: Mutex::new(None),
                 },
             )?;
             ports.set_item(&event_loop, &port)?;
@@ -170,6 +174,19 @@ impl Port {
         let before = LAST.with_borrow_mut(|last| last.replace(port.clone_ref(py)));
         drop(before);
         Ok(Some(port))
+    }
+
+    /// The bell, if one was hung up.
+    pub(crate) fn bell(&self) -> Option<Arc<Bell>> {
+        let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+        bell.clone()
+    }
+
+    pub(crate) fn set_bell(&self, bell: Arc<Bell>) {
+        let mut known = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.replace(bell);
+        drop(known);
+        drop(before);
     }
 
     /// The weak reference to the loop; called, it returns the loop.

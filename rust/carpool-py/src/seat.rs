@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
 use carpool_core::park::Parker;
-use carpool_core::{Batcher, Nanos, Pulled};
+use carpool_core::{Batcher, Nanos, Pulled, timer};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::batch::Batch;
 use crate::border::PyBorder;
+use crate::errands::{self, Errand};
 use crate::shared::{Shared, epoch};
 
 /// How often the main thread looks for signals while it waits. A signal between the look and the sleep
@@ -126,18 +127,25 @@ impl Watch {
 }
 
 /// Calls a Python callable; whoever wakes may be detached.
-struct Callback(Py<PyAny>);
+pub(crate) struct Callback(Py<PyAny>);
+
+impl Callback {
+    pub(crate) fn call(&self, py: Python<'_>) {
+        if let Err(error) = self.0.call0(py) {
+            error.write_unraisable(py, Some(self.0.bind(py)));
+        }
+    }
+}
 
 impl Wake for Callback {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
     fn wake_by_ref(self: &Arc<Self>) {
-        Python::attach(|py| {
-            if let Err(error) = self.0.call0(py) {
-                error.write_unraisable(py, Some(self.0.bind(py)));
-            }
-        });
+        if timer::is_here() {
+            return errands::post(Errand::Call(self.clone()));
+        }
+        Python::attach(|py| self.call(py));
     }
 }
 

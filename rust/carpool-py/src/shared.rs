@@ -4,15 +4,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use carpool_core::submit::Announce;
-use carpool_core::{Batcher, Terms};
+use carpool_core::{Batcher, timer};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::border::{Payload, PyBorder, Waiter};
+use crate::keys::Keys;
 use crate::port::inside_loop;
 use crate::pump::Pumps;
 use crate::run::{self, Chain};
-use crate::{errors, guard};
+use crate::terms::Asked;
+use crate::{errands, errors, guard};
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
 
@@ -30,7 +32,8 @@ pub(crate) fn epoch() -> u64 {
 #[pyfunction]
 pub(crate) fn forked() {
     EPOCH.fetch_add(1, Ordering::Relaxed);
-    carpool_core::timer::forked();
+    timer::forked();
+    errands::forked();
     guard::forget_others();
 }
 
@@ -54,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) number: u64,
     pub(crate) pumps: Pumps,
     pub(crate) dead: Mutex<Option<Py<PyAny>>>,
+    pub(crate) keys: Arc<Keys>,
 }
 
 impl Shared {
@@ -96,11 +100,22 @@ impl Shared {
     pub(crate) fn submit(
         &self,
         py: Python<'_>,
-        payload: Payload,
+        mut payload: Payload,
         waiter: Waiter,
         announce: Announce,
+        asked: &Asked,
     ) -> PyResult<CoreTicket> {
-        let terms = Terms::at(self.core.now());
+        let mut key = 0;
+        if let Some(given) = &asked.key {
+            let share = self.keys.of(given.bind(py))?;
+            key = share.number();
+            payload.key = Some(Box::new(share));
+        }
+        if asked.has_deadline() {
+            errands::start(py)?;
+            timer::start()?;
+        }
+        let terms = asked.terms(self.core.now(), key);
         let submitted = self.core.submit_with(payload, waiter, terms, announce);
         submitted.map_err(|refused| errors::refused(py, self, refused.why))
     }
