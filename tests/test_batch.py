@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import gc
 from collections.abc import Callable, Iterator
@@ -467,7 +468,8 @@ def test_parts_on_a_loop_that_has_stopped_block_nobody(
     async def handler(items: list[Any]) -> list[Any]:
         return items
 
-    f = batched(handler)
+    # With a context, so that it takes the way that is replaced.
+    f = batched(context=contextlib.nullcontext)(handler)
     run_on_loop = Handler.run_on_loop
 
     def split(self: Handler, batch: Any, *_: Any) -> None:

@@ -14,7 +14,7 @@ from gates import run_script
 
 HOME = Path(carpool.__file__).parent
 RUST = Path(__file__).resolve().parent.parent / "rust"
-ORDER = ["__init__", "_decorator", "_plan", "_batcher", "_worker", "_core"]
+ORDER = ["__init__", "_decorator", "_plan", "_batcher", "_step", "_worker", "_core"]
 LEAVES = {"_exceptions", "_types"}
 OPTIONAL = {"numpy", "torch", "uvloop", "cloudpickle"}
 ALLOWED_LAZILY = {"numpy": {"_rows"}, "torch": {"_rows"}}

@@ -28,6 +28,7 @@ __all__ = [
     "Ticket",
     "__version__",
     "end_errands",
+    "first_step",
     "forked",
     "keep_out",
     "run_errands",
@@ -53,6 +54,13 @@ def end_errands() -> None:
 
 def keep_out(timeout_ms: int) -> bool:
     """Refuses calls of other threads, and waits for those inside; for the end of the process."""
+
+def first_step() -> tuple[Any, Batch[Any, Any], Any, Any]:
+    """The first step of a handler that this thread is taking: handler, batch, context and event loop.
+
+    Raises:
+        RuntimeError: none is.
+    """
 
 @final
 class Awaitable(Coroutine[Any, Any, _R_co], Generic[_R_co]):
@@ -344,4 +352,5 @@ class Call:
         """An awaitable of one result, from any event loop."""
     def _bind(self, *args: Any, **kwargs: Any) -> Any: ...
     def _become_method(self) -> None: ...
+    def _run_directly(self, handler: Any, bound: tuple[Any, ...]) -> None: ...
     def _of_instance(self, args: tuple[Any, ...], /) -> tuple[Any, tuple[Any, ...]]: ...

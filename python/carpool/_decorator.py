@@ -52,6 +52,8 @@ class _Decorated(Call, Lifecycle):
         made._plan, made._binding, made._bound = plan, binding, bound
         made._branch = branch or Branch(plan)
         made._station = made._branch.station
+        if plan.executor == "loop" and binding.simple:
+            made._run_directly(made._branch.handler, bound)
         if not bound:
             made._instances = _Instances()
             if plan.wants_class:

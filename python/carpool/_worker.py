@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ._binding import Binding
     from ._core import Batch, Engine
     from ._options import Options
+    from ._step import Rest
 
 __all__ = ["Desk", "Handler", "start_workers"]
 
@@ -66,7 +67,9 @@ class Handler:
         # Where several threads or loops run batches without a desk of their own, they share this one.
         self.desk: Desk = Desk()
         self._setting_up = threading.RLock()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        # By batch: the tasks of handlers on loops, and what is left for them to do while that is not known.
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.rests: dict[int, Rest] = {}
 
     # ------------------------------------------------------------------------------ threads
 
@@ -160,7 +163,7 @@ class Handler:
                 # hand: handlers may ask for the current task, set timeouts, be cancelled.)
                 task = context.run(event_loop.create_task, coroutine)
                 if not task.done():
-                    self._tasks[id(batch)] = task
+                    self.tasks[id(batch)] = task
 
     async def _answer(
         self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -176,7 +179,7 @@ class Handler:
             with contextlib.suppress(KeyboardInterrupt):
                 complete(batch, results)
         finally:
-            self._tasks.pop(id(batch), None)
+            self.tasks.pop(id(batch), None)
 
     # -------------------------------------------------------------------------------- setup
 
@@ -231,9 +234,12 @@ def fail(batch: Batch[Any, Any], error: BaseException) -> None:
     batch.fail(error)
 
 
+_OURS = (__name__, "carpool._step")
+
+
 def _beyond_here(trace: TracebackType | None) -> TracebackType | None:
     first = trace
-    while first is not None and first.tb_frame.f_code.co_filename == __file__:
+    while first is not None and first.tb_frame.f_globals.get("__name__") in _OURS:
         first = first.tb_next
     return first if first is not None else trace
 

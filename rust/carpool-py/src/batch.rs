@@ -74,6 +74,18 @@ impl Batch {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The execution of the handler.
+    pub(crate) fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+
+    /// Whether its first request waits on this loop.
+    pub(crate) fn begins_on(&self, port: &Py<Port>) -> bool {
+        let core = self.core();
+        let first = core.requests().next().map(|first| first.waiter());
+        matches!(first, Some(Waiter::Loop(link)) if link.port.is(port))
+    }
+
     /// The loops whose requests it holds, each once.
     pub(crate) fn ports(&self, py: Python<'_>) -> Vec<Py<Port>> {
         let mut ports: Vec<Py<Port>> = Vec::new();
@@ -142,7 +154,7 @@ impl Batch {
 impl Batch {
     /// The items, in order of arrival.
     #[getter]
-    fn items(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+    pub(crate) fn items(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
         let known = || self.known_items().as_ref().map(|items| items.clone_ref(py));
         if let Some(items) = known() {
             return Ok(items);
@@ -240,7 +252,7 @@ impl Batch {
     /// row that is an exception fails its request alone. A wrong number or kind fails every
     /// unanswered request with BatchLengthError and raises it here.
     #[pyo3(signature = (results, /))]
-    fn complete(&self, py: Python<'_>, results: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub(crate) fn complete(&self, py: Python<'_>, results: &Bound<'_, PyAny>) -> PyResult<()> {
         let len = self.core().len();
         let rows = match results.cast_exact::<PyList>() {
             Ok(list) if list.len() == len => list.clone(),

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
+use std::sync::OnceLock;
+
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
@@ -14,6 +16,7 @@ use crate::calling::call_blocking;
 use crate::engine::{Engine, bind};
 use crate::guard::Inside;
 use crate::shared::{Executor, epoch};
+use crate::step::Direct;
 use crate::terms::Asked;
 #[cfg(not(plain))]
 use crate::vectorcall;
@@ -32,6 +35,8 @@ pub(crate) struct Call {
     method: AtomicBool,
     /// An `Engine`, owned; null before first use. Only ever set attached.
     engine: AtomicPtr<ffi::PyObject>,
+    /// How loops may run the handler.
+    direct: OnceLock<Direct>,
     /// Where CPython looks for it: see [`vectorcall`].
     #[cfg(not(plain))]
     pub(crate) vectorcall: ffi::vectorcallfunc,
@@ -91,6 +96,11 @@ impl Call {
         Ok(engine.unbind())
     }
 
+    /// How loops may run the handler.
+    pub(crate) fn direct(&self) -> Option<&Direct> {
+        self.direct.get()
+    }
+
     /// One call, its item known.
     #[inline]
     fn go(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
@@ -124,6 +134,7 @@ impl Call {
             awaits: false,
             method: AtomicBool::new(false),
             engine: AtomicPtr::new(std::ptr::null_mut()),
+            direct: OnceLock::new(),
             vectorcall: vectorcall::call,
         };
         Bound::new(py, sample)
@@ -201,6 +212,7 @@ impl Call {
             awaits,
             method: AtomicBool::new(false),
             engine: AtomicPtr::new(std::ptr::null_mut()),
+            direct: OnceLock::new(),
             #[cfg(not(plain))]
             vectorcall: vectorcall::call,
         }
@@ -237,6 +249,19 @@ impl Call {
         Self::ago(slf, slf.get().item(args, kwargs)?)
     }
 
+    /// Loops may call the function of `handler` directly, with `bound` in front, where the handler's options
+    /// allow it.
+    fn _run_directly(
+        &self,
+        handler: &Bound<'_, PyAny>,
+        bound: &Bound<'_, PyTuple>,
+    ) -> PyResult<()> {
+        if let Some(direct) = Direct::of(handler, bound)? {
+            drop(self.direct.set(direct));
+        }
+        Ok(())
+    }
+
     /// Makes it a method: unbound calls take the instance as their first argument.
     fn _become_method(&self) {
         self.method.store(true, Ordering::Relaxed);
@@ -262,6 +287,9 @@ impl Call {
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        if let Some(direct) = self.direct.get() {
+            direct.traverse(&visit)?;
+        }
         visit.call(&self.binder)
     }
 }

@@ -11,6 +11,7 @@
 //! | [`batch`] | out: a closed batch; back: an outcome per request |
 //! | [`seat`] | slots that wait: threads detached, loops through a callback |
 //! | [`pump`] | slots on event loops |
+//! | [`step`] | handlers called right there |
 //! | [`border`] | what the core calls: wakes, grouped per loop |
 //! | [`port`] | one event loop, as the core's wakes see it |
 //! | [`awaitable`] | what `await` gets: a raw type; `plain.rs` is the same in ordinary PyO3 |
@@ -45,6 +46,7 @@ mod pump;
 mod run;
 mod seat;
 mod shared;
+mod step;
 mod terms;
 mod ticket;
 #[cfg(not(plain))]
@@ -86,6 +88,7 @@ mod _core {
         module.add_function(wrap_pyfunction!(guard::keep_out, module)?)?;
         module.add_function(wrap_pyfunction!(errands::run_errands, module)?)?;
         module.add_function(wrap_pyfunction!(errands::end_errands, module)?)?;
+        module.add_function(wrap_pyfunction!(step::first_step, module)?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

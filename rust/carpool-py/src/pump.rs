@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use crate::batch::Batch;
+use crate::call::Call;
 use crate::guard::{Inside, insist};
 use crate::port::Port;
 use crate::shared::Shared;
@@ -231,6 +232,9 @@ impl Pump {
     fn start(slf: &Bound<'_, Self>, engine: &Shared, batch: Py<Batch>) -> PyResult<()> {
         let py = slf.py();
         let here = &slf.get().port;
+        if batch.get().begins_on(here) && Self::start_directly(slf, engine, &batch)? {
+            return Ok(());
+        }
         let owners = batch.get().ports(py);
         if !owners.is_empty() && !owners.iter().any(|port| port.is(here)) {
             for port in owners {
@@ -270,6 +274,38 @@ impl Pump {
         };
         run?;
         flushed
+    }
+
+    /// Runs a batch here with no more ado, if its handler allows that. False: nothing was done.
+    fn start_directly(slf: &Bound<'_, Self>, engine: &Shared, batch: &Py<Batch>) -> PyResult<bool> {
+        let py = slf.py();
+        let here = &slf.get().port;
+        let owner = batch.get().owner(py).into_bound(py);
+        let Some(direct) = owner
+            .cast::<Call>()
+            .ok()
+            .and_then(|call| call.get().direct())
+        else {
+            return Ok(false);
+        };
+        let Some(event_loop) = here.get().event_loop(py) else {
+            return Ok(false);
+        };
+        let held = here.get().hold();
+        let run = direct.run(batch.bind(py), &event_loop);
+        let noted = if matches!(run, Ok(true)) && !batch.get().ended() {
+            engine.pumps.note(py, here.clone_ref(py), batch)
+        } else {
+            Ok(())
+        };
+        let flushed = if held {
+            Port::flush(here.bind(py))
+        } else {
+            Ok(())
+        };
+        let run = run?;
+        noted?;
+        flushed.map(|()| run)
     }
 
     fn pull(slf: &Bound<'_, Self>) -> PyResult<()> {
