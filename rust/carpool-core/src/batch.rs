@@ -1,9 +1,12 @@
 //! A batch: closed for ever when sealed, answered exactly once per request.
 
+use std::task::Waker;
+
 use crate::border::{Border, Failure};
 use crate::clock::Nanos;
 use crate::error::{AnswerError, SplitError};
 use crate::lease::Lease;
+use crate::reply::Unstored;
 use crate::request::{Claimed, Handle};
 use crate::route::{self, Delivery};
 use crate::scheduler::Shared;
@@ -169,6 +172,7 @@ impl<B: Border> Batch<B> {
         Ok(Outgoing {
             shared: self.shared.clone(),
             delivery,
+            stepped: Vec::new(),
             ended: self.lease.take(),
             payloads,
         })
@@ -186,6 +190,73 @@ impl<B: Border> Batch<B> {
         self.prepare(answers)
     }
 
+    /// Gives one request a step before its answer. A refused step comes back: there is no room, or
+    /// nobody wants it any more. An accepted one can be taken from now on; its caller is told once the
+    /// result of this is sent.
+    pub fn step(
+        &mut self,
+        index: usize,
+        step: B::Answer,
+    ) -> Result<Outgoing<B>, (AnswerError, B::Answer)> {
+        let (outgoing, mut refused) = self.steps([(index, step)]);
+        match refused.pop() {
+            Some(refused) => Err(refused),
+            None => Ok(outgoing),
+        }
+    }
+
+    /// Gives many requests a step, each for itself: which were refused, and why, comes back.
+    pub fn steps(
+        &mut self,
+        steps: impl IntoIterator<Item = (usize, B::Answer)>,
+    ) -> (Outgoing<B>, Vec<(AnswerError, B::Answer)>) {
+        let len = self.len();
+        let (mut stepped, mut refused) = (Vec::new(), Vec::new());
+        for (index, step) in steps {
+            let claimed = match self.answered.get(index) {
+                None => {
+                    refused.push((AnswerError::OutOfRange { index, len }, step));
+                    continue;
+                }
+                Some(true) => {
+                    refused.push((AnswerError::Answered { index }, step));
+                    continue;
+                }
+                Some(false) => &mut self.requests[index],
+            };
+            match claimed.step(step, self.shared.limits.steps) {
+                Ok(()) => stepped.push(claimed.handle().clone()),
+                Err((Unstored::Full, step)) => refused.push((AnswerError::Full { index }, step)),
+                Err((Unstored::Gone, step)) => refused.push((AnswerError::Gone { index }, step)),
+            }
+        }
+        let outgoing = Outgoing {
+            shared: self.shared.clone(),
+            delivery: Delivery::of(0),
+            stepped,
+            ended: None,
+            payloads: Vec::new(),
+        };
+        (outgoing, refused)
+    }
+
+    /// Whether the caller of request `index` still waits for a step or its answer. A handler may stop
+    /// working for who does not.
+    pub fn is_wanted(&self, index: usize) -> bool {
+        let open = self.answered.get(index) == Some(&false);
+        open && self.requests[index].handle().reply.is_wanted()
+    }
+
+    /// Whether request `index` has room for a step, or will never want one; if not, `waker` will be
+    /// woken when that is so. One giver waits at a time: a later waker takes the place of an earlier.
+    pub fn poll_room(&self, index: usize, waker: &Waker) -> bool {
+        if !self.is_wanted(index) {
+            return true;
+        }
+        let reply = &self.requests[index].handle().reply;
+        reply.poll_room(self.shared.limits.steps, waker)
+    }
+
     /// Stores the answers of unanswered requests.
     fn prepare(&mut self, answers: impl IntoIterator<Item = (usize, B::Answer)>) -> Outgoing<B> {
         let answers = answers.into_iter();
@@ -201,6 +272,7 @@ impl<B: Border> Batch<B> {
         Outgoing {
             shared: self.shared.clone(),
             delivery,
+            stepped: Vec::new(),
             ended: self.lease.take_if(|_| self.left == 0),
             payloads,
         }
@@ -215,12 +287,14 @@ impl<B: Border> Drop for Batch<B> {
     }
 }
 
-/// Stored answers that nobody has seen yet. Sending runs the border's code (wakes, drops), so whoever
+/// Stored answers that nobody has seen yet, and steps that nobody has been told of. Sending runs the border's code (wakes, drops), so whoever
 /// keeps a batch behind a lock releases that first. Dropping sends too: nothing stored is lost.
 #[must_use = "the callers wait until it is sent"]
 pub struct Outgoing<B: Border> {
     shared: Arc<Shared<B>>,
     delivery: Delivery<B>,
+    /// Who was given a step.
+    stepped: Vec<Handle<B>>,
     ended: Option<Lease>,
     payloads: Vec<B::Payload>,
 }
@@ -242,6 +316,9 @@ impl<B: Border> Outgoing<B> {
         if !self.delivery.is_empty() {
             let delivery = std::mem::replace(&mut self.delivery, Delivery::of(0));
             slot_is_free = route::route(&self.shared, delivery, self.ended.take());
+        }
+        if !self.stepped.is_empty() {
+            route::tell_steps(std::mem::take(&mut self.stepped));
         }
         // Payloads last: dropping one may run the border's code, which may come back here.
         self.payloads.clear();

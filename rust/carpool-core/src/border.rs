@@ -40,7 +40,8 @@ pub trait Border: Sized + Send + Sync + 'static {
     /// True for an answer that counts as failed in the statistics.
     fn is_failure(answer: &Self::Answer) -> bool;
 
-    /// Notes that `request` is over, answered or expired; called once per such request.
+    /// Notes that `request` is over, answered or expired; called once per such request. Of one that is
+    /// given steps also that there are some, until its reply says [`Nothing`](crate::Next::Nothing).
     fn wake(request: &Handle<Self>, wakes: &mut Self::Wakes);
 
     /// Carries out what `wake` noted; called once per routing step.

@@ -56,6 +56,17 @@ pub enum AnswerError {
         /// The index asked for.
         index: usize,
     },
+    /// The caller has taken too few of the steps it was given: [`Batch::poll_room`](crate::Batch::poll_room)
+    /// says when there is room.
+    Full {
+        /// The index asked for.
+        index: usize,
+    },
+    /// The caller of the request has stopped waiting.
+    Gone {
+        /// The index asked for.
+        index: usize,
+    },
     /// As many answers as unanswered requests are needed.
     WrongLength {
         /// Requests in the batch.
@@ -72,6 +83,8 @@ impl fmt::Display for AnswerError {
                 write!(f, "index {index} is out of range for a batch of {len}")
             }
             Self::Answered { index } => write!(f, "request {index} has been answered already"),
+            Self::Full { index } => write!(f, "request {index} has no room for a step"),
+            Self::Gone { index } => write!(f, "the caller of request {index} has stopped waiting"),
             Self::WrongLength { expected, actual } => {
                 write!(f, "{actual} answers for a batch of {expected}")
             }

@@ -11,7 +11,7 @@
 //! | batch | [`batch`] | closed for ever once sealed; answered exactly once per request |
 //! | slot | [`slot`] | room to run one batch, held by a lease: threads, loops and callers pull |
 //! | route | [`route`] | outcomes to replies, then wakes |
-//! | reply | [`reply`] | the one-shot state machine the caller waits on |
+//! | reply | [`reply`], `steps` | the state machine the caller waits on; steps before the answer |
 //!
 //! [`batcher`] holds these together; [`timer`] is the thread that looks after deadlines. Nothing here knows what a payload is, who waits for an answer
 //! or what time it is: a [`Border`] names the payload, the answer, the waiter and the clock, so that
@@ -35,6 +35,7 @@ pub mod route;
 pub mod scheduler;
 pub mod slot;
 pub mod stats;
+mod steps;
 pub mod submit;
 mod sync;
 pub mod timer;
@@ -45,6 +46,7 @@ pub use border::{Border, Failure};
 pub use clock::{Clock, ManualClock, Nanos, SystemClock};
 pub use error::{AnswerError, Refusal, Refused, SplitError};
 pub use limits::{Limits, Overflow};
+pub use reply::Next;
 pub use request::{Request, Terms};
 pub use scheduler::policy::Reason;
 pub use slot::{Pulled, Seat};

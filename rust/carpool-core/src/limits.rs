@@ -26,6 +26,8 @@ pub struct Limits {
     pub overflow: Overflow,
     /// Most batches in flight at once; at least 1.
     pub slots: usize,
+    /// Most steps of one reply that its caller has not taken; at least 1.
+    pub steps: usize,
 }
 
 impl Default for Limits {
@@ -37,6 +39,7 @@ impl Default for Limits {
             max_queue: 10_000,
             overflow: Overflow::Raise,
             slots: usize::MAX,
+            steps: 16,
         }
     }
 }
@@ -69,6 +72,7 @@ impl Limits {
             ("max_batch_cost", self.max_batch_cost),
             ("max_queue", self.max_queue as u64),
             ("slots", self.slots as u64),
+            ("steps", self.steps as u64),
         ];
         for (name, value) in positive {
             if value == 0 {

@@ -1,4 +1,4 @@
-//! The one-shot state machine between a request and its caller.
+//! The state machine between a request and its caller.
 //!
 //! ```text
 //!            admit            claim             deliver            take
@@ -15,16 +15,28 @@
 //! payload and the right to answer, the taker owns the answer. The expirer owns nothing: it may be a
 //! thread that must not drop the payload, so that stays until whoever was told reclaims it.
 //!
-//! Orderings. `publish` stores ANSWERED with release after `deliver` wrote the answer; `take` (and
-//! `is_answered`) load with acquire before anyone reads it. The claim, cancel and expire swaps are
+//! A claimed request may be given steps before its answer. The first one makes it a stream: CLAIMED
+//! becomes CLAIMED|STREAM (OPENING in between), and every state after that carries the mark. The
+//! arrows stay what they are. The steps lie in a buffer of their own ([`steps`](crate::steps)), the
+//! answer joins them there, and so a reply without steps has nothing of this but a pointer.
+//!
+//! Orderings. `publish` stores ANSWERED with release after `deliver` wrote the answer; `take` and
+//! `next` load with acquire before anyone reads it. The claim, cancel and expire swaps are
 //! acquire/release, and so is the reclaim, so that the payload written before the request was queued is
-//! visible to whoever wins it.
+//! visible to whoever wins it. The swap that sets STREAM releases the buffer to every acquiring load
+//! that sees the mark.
 
+use std::ptr::null_mut;
+use std::task::Waker;
+
+use crate::steps::Steps;
 use crate::sync::atomic::{
-    AtomicU8,
-    Ordering::{AcqRel, Acquire, Release},
+    AtomicPtr, AtomicU8,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 use crate::sync::{UnsafeCell, latest};
+
+pub use crate::steps::Unstored;
 
 const LOBBY: u8 = 0;
 const PENDING: u8 = 1;
@@ -36,6 +48,12 @@ const CANCELLED: u8 = 6;
 const EXPIRED: u8 = 7;
 const FORSAKEN: u8 = 8;
 const OVERDUE: u8 = 9;
+/// On the way from CLAIMED to a stream.
+const OPENING: u8 = 10;
+/// The mark of a reply that was given a step.
+const STREAM: u8 = 16;
+const STREAMING: u8 = CLAIMED | STREAM;
+const ANSWERED_STREAM: u8 = ANSWERED | STREAM;
 
 /// What a cancel met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,16 +68,30 @@ pub enum Cancelled {
     TooLate,
 }
 
+/// What a look at a reply found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next<A> {
+    /// One of its steps; there may be more.
+    Step(A),
+    /// Its answer, a result or an error; nothing comes after it.
+    Last(A),
+    /// Nothing that has not been taken. Whoever waits for it will be told of the next.
+    Nothing,
+}
+
 /// State and answer of one request.
 #[derive(Debug)]
 pub struct Reply<A> {
     state: AtomicU8,
     answer: UnsafeCell<Option<A>>,
+    /// Where the steps are, and the answer after them; a `Box`, once the state has the mark STREAM.
+    steps: AtomicPtr<Steps<A>>,
 }
 
 // SAFETY: the answer is reached by one thread at a time: written by the thread that moved the state
 // to ANSWERING, read by the one that moved it from ANSWERED to TAKEN; no other access exists while
-// the reply is shared. So sharing a reply only ever moves an `A` between threads.
+// the reply is shared. The steps are behind a lock. So sharing a reply only ever moves an `A` between
+// threads.
 unsafe impl<A: Send> Sync for Reply<A> {}
 
 impl<A> Reply<A> {
@@ -68,6 +100,7 @@ impl<A> Reply<A> {
         Self {
             state: AtomicU8::new(if in_lobby { LOBBY } else { PENDING }),
             answer: UnsafeCell::new(None),
+            steps: AtomicPtr::new(null_mut()),
         }
     }
 
@@ -108,16 +141,22 @@ impl<A> Reply<A> {
         self.go(OVERDUE, EXPIRED)
     }
 
-    /// Ends the caller's interest, as far as that is still possible.
+    /// Ends the caller's interest, as far as that is still possible. Steps that nobody took are dropped.
     pub fn cancel(&self) -> Cancelled {
         loop {
             let (from, to, met) = match latest!(self.state, LOBBY, Acquire) {
                 LOBBY => (LOBBY, CANCELLED, Cancelled::InLobby),
                 PENDING => (PENDING, CANCELLED, Cancelled::Pending),
                 CLAIMED => (CLAIMED, FORSAKEN, Cancelled::InFlight),
+                OPENING => (OPENING, FORSAKEN, Cancelled::InFlight),
+                STREAMING => (STREAMING, FORSAKEN | STREAM, Cancelled::InFlight),
                 _ => return Cancelled::TooLate,
             };
             if self.go(from, to) {
+                if from == STREAMING {
+                    // SAFETY: the swap has acquired the mark.
+                    unsafe { self.steps() }.close();
+                }
                 return met;
             }
         }
@@ -137,12 +176,72 @@ impl<A> Reply<A> {
         }
     }
 
+    /// Gives a step of a claimed request, which can be taken from now on; gives it back when as many as
+    /// `bound` are there, or nobody wants it any more.
+    pub fn step(&self, step: A, bound: usize) -> Result<(), (Unstored, A)> {
+        let is_stream = match latest!(self.state, LOBBY, Acquire) {
+            STREAMING => true,
+            CLAIMED => self.open(),
+            _ => false,
+        };
+        if !is_stream {
+            return Err((Unstored::Gone, step));
+        }
+        // SAFETY: this thread has set the mark, or acquired it.
+        unsafe { self.steps() }.give(step, bound)
+    }
+
+    /// Makes a stream of a claimed request; false when it is claimed no longer.
+    #[cold]
+    fn open(&self) -> bool {
+        let steps = Box::into_raw(Box::new(Steps::new()));
+        if self.go(CLAIMED, OPENING) {
+            self.steps.store(steps, Relaxed);
+            if self.go(OPENING, STREAMING) {
+                return true;
+            }
+        }
+        // SAFETY: made above; without the mark nobody has looked at it, or ever will.
+        drop(unsafe { Box::from_raw(steps) });
+        false
+    }
+
+    /// The buffer of a stream.
+    ///
+    /// # Safety
+    ///
+    /// The caller has seen the mark STREAM, acquiring.
+    unsafe fn steps(&self) -> &Steps<A> {
+        // SAFETY: the swap that set the mark released the pointer to a living box; only the drop of the
+        // reply, which excludes `&self`, frees it.
+        unsafe { &*self.steps.load(Relaxed) }
+    }
+
+    /// The buffer, if it is a stream.
+    fn stream(&self) -> Option<&Steps<A>> {
+        let is_stream = latest!(self.state, LOBBY, Acquire) & STREAM != 0;
+        // SAFETY: the mark was seen.
+        is_stream.then(|| unsafe { self.steps() })
+    }
+
+    /// Whether whoever waits for a stream must be told of its steps; it will be, then.
+    pub fn must_tell(&self) -> bool {
+        self.stream().is_some_and(Steps::must_tell)
+    }
+
+    /// Whether there are less steps than `bound`, or nobody will ever take one; if not, `waker` will be
+    /// woken when that is so.
+    pub fn poll_room(&self, bound: usize, waker: &Waker) -> bool {
+        self.stream()
+            .is_none_or(|steps| steps.poll_room(bound, waker))
+    }
+
     /// Stores the answer of a claimed request, unseen until `publish`; gives it back when nobody
     /// wants it any more. In between the answers of a whole batch can be counted.
     #[inline]
     pub fn deliver(&self, answer: A) -> Result<(), A> {
         if !self.go(CLAIMED, ANSWERING) {
-            return Err(answer);
+            return self.deliver_last(answer);
         }
         // SAFETY: only the thread that made CLAIMED -> ANSWERING is here, and nobody reads before
         // ANSWERED is seen.
@@ -150,24 +249,69 @@ impl<A> Reply<A> {
         Ok(())
     }
 
+    #[cold]
+    #[inline(never)]
+    fn deliver_last(&self, answer: A) -> Result<(), A> {
+        if !self.go(STREAMING, ANSWERING | STREAM) {
+            return Err(answer);
+        }
+        // SAFETY: the swap has acquired the mark.
+        unsafe { self.steps() }.finish(answer);
+        Ok(())
+    }
+
     /// Lets a delivered answer be seen; does nothing in any other state.
     #[inline]
     pub fn publish(&self) {
         // Nobody but the deliverer leaves ANSWERING, so a look and a store are enough.
-        if self.state.load(Acquire) == ANSWERING {
-            self.state.store(ANSWERED, Release);
+        let state = self.state.load(Acquire);
+        if state & !STREAM == ANSWERING {
+            self.state.store(ANSWERED | (state & STREAM), Release);
         }
     }
 
-    /// Takes the answer; the first caller gets it, every other one nothing.
+    /// Takes the answer; the first caller gets it, every other one nothing. Steps before it that nobody
+    /// took are dropped: who wants them asks with [`next`](Self::next).
     #[inline]
     pub fn take(&self) -> Option<A> {
-        if self.state.load(Acquire) != ANSWERED || !self.go(ANSWERED, TAKEN) {
+        match self.state.load(Acquire) {
+            ANSWERED => self.take_answer(),
+            ANSWERED_STREAM => self.take_last(),
+            _ => None,
+        }
+    }
+
+    /// Takes the next step, or the answer after all of them; each goes to the first who asks.
+    pub fn next(&self) -> Next<A> {
+        let state = latest!(self.state, LOBBY, Acquire);
+        if state & STREAM == 0 {
+            let answer = (state == ANSWERED).then(|| self.take_answer());
+            return answer.flatten().map_or(Next::Nothing, Next::Last);
+        }
+        // SAFETY: the mark was seen.
+        if let Some(step) = unsafe { self.steps() }.take() {
+            return Next::Step(step);
+        }
+        // No step comes after the answer, and that was there before the look for one.
+        let answer = (state == ANSWERED_STREAM).then(|| self.take_last());
+        answer.flatten().map_or(Next::Nothing, Next::Last)
+    }
+
+    #[inline]
+    fn take_answer(&self) -> Option<A> {
+        if !self.go(ANSWERED, TAKEN) {
             return None;
         }
         // SAFETY: only the thread that made ANSWERED -> TAKEN is here; the writer was done before it
         // stored ANSWERED, which the swap above has acquired.
         self.answer.with_mut(|cell| unsafe { (*cell).take() })
+    }
+
+    /// The answer of a stream, whose state stays ANSWERED.
+    #[cold]
+    #[inline(never)]
+    fn take_last(&self) -> Option<A> {
+        self.stream()?.take_last()
     }
 
     /// Pending: in the queue, claimable.
@@ -186,7 +330,7 @@ impl<A> Reply<A> {
     #[inline]
     pub fn is_over(&self) -> bool {
         matches!(
-            self.state.load(Acquire),
+            self.state.load(Acquire) & !STREAM,
             ANSWERED | TAKEN | OVERDUE | EXPIRED
         )
     }
@@ -195,14 +339,40 @@ impl<A> Reply<A> {
     #[inline]
     pub fn is_sealed(&self) -> bool {
         matches!(
-            self.state.load(Acquire),
-            CLAIMED | ANSWERING | ANSWERED | TAKEN | FORSAKEN
+            self.state.load(Acquire) & !STREAM,
+            CLAIMED | OPENING | ANSWERING | ANSWERED | TAKEN | FORSAKEN
         )
+    }
+
+    /// With a handler, and its caller still waits.
+    #[inline]
+    pub fn is_wanted(&self) -> bool {
+        let state = self.state.load(Acquire) & !STREAM;
+        matches!(state, CLAIMED | OPENING)
     }
 
     /// Its deadline passed before it was sealed.
     #[inline]
     pub fn is_expired(&self) -> bool {
         matches!(self.state.load(Acquire), OVERDUE | EXPIRED)
+    }
+}
+
+impl<A> Drop for Reply<A> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.state.load(Relaxed) & STREAM != 0 {
+            self.drop_steps();
+        }
+    }
+}
+
+impl<A> Reply<A> {
+    #[cold]
+    #[inline(never)]
+    fn drop_steps(&mut self) {
+        // SAFETY: the state has the mark, so it is the box that `open` made; `&mut self` excludes everybody
+        // who could hold a reference into it; and this is the drop, so it is the only time.
+        drop(unsafe { Box::from_raw(self.steps.load(Relaxed)) });
     }
 }

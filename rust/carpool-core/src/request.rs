@@ -2,7 +2,7 @@
 
 use crate::border::Border;
 use crate::clock::{NEVER, Nanos};
-use crate::reply::{Cancelled, Reply};
+use crate::reply::{Cancelled, Reply, Unstored};
 use crate::sync::atomic::AtomicPtr;
 use crate::sync::{Arc, UnsafeCell};
 
@@ -133,6 +133,15 @@ impl<B: Border> Claimed<B> {
     #[inline]
     pub(crate) fn handle(&self) -> &Handle<B> {
         &self.0
+    }
+
+    /// Gives its caller a step.
+    pub(crate) fn step(
+        &mut self,
+        step: B::Answer,
+        bound: usize,
+    ) -> Result<(), (Unstored, B::Answer)> {
+        self.0.reply.step(step, bound)
     }
 
     /// When it was submitted.

@@ -35,7 +35,7 @@ impl<B: Border> Delivery<B> {
     }
 
     /// Stores the answer of one claimed request.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&mut self, request: Handle<B>, answer: B::Answer) {
         let failed = B::is_failure(&answer);
         match request.reply.deliver(answer) {
@@ -87,6 +87,14 @@ pub(crate) fn route<B: Border>(
     });
     delivery.publish_and_wake();
     slot_is_free
+}
+
+/// Tells the callers that wait for a step. Nothing is counted: a stream counts once, at its end.
+pub(crate) fn tell_steps<B: Border>(mut requests: Vec<Handle<B>>) {
+    requests.retain(|request| request.reply.must_tell());
+    if !requests.is_empty() {
+        B::tell(requests);
+    }
 }
 
 /// Fails requests that were claimed without a batch: those a close met while they were pending.

@@ -5,7 +5,7 @@ use crate::clock::{NEVER, Nanos};
 use crate::error::{Refusal, Refused};
 use crate::limits::Overflow;
 use crate::queue::admission::NotAdmitted;
-use crate::reply::Cancelled;
+use crate::reply::{Cancelled, Next};
 use crate::request::{Handle, Request, Terms};
 use crate::scheduler::{Phase, Shared};
 use crate::sync::Arc;
@@ -42,9 +42,15 @@ impl<B: Border> Ticket<B> {
         self.request.reply.take()
     }
 
+    /// The next step of a reply that takes steps, or its answer after all of them; each to the first who
+    /// asks. Whoever found nothing is told (as by [`Border::tell`]) of the next.
+    pub fn next(&self) -> Next<B::Answer> {
+        self.request.reply.next()
+    }
+
     /// Gives up. Before sealing the request never reaches the handler, its place is free at once and
     /// its payload comes back to be dropped wherever the caller of this can; after sealing only its
-    /// answer is dropped.
+    /// answer is dropped, and steps that nobody took are dropped here.
     pub fn cancel(&self) -> (Cancelled, Option<B::Payload>) {
         self.end(true)
     }

@@ -41,11 +41,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     }
 }
 
-/// The load that a compare-and-swap loop begins with.
+/// The load that a compare-and-swap loop, or a look at a stream, begins with.
 ///
 /// In the models a swap that changes nothing. Loom (0.7) keeps only the last access to a place: once
 /// a thread has loaded it, loom has forgotten that another had looked before, and does not try this
-/// thread's swap ahead of that look. A stale value would only make the first round of the loop fail.
+/// thread's swap ahead of that look. A stale value would only make the first round of the loop fail, or be
+/// an earlier look.
 macro_rules! latest {
     ($place:expr, $guess:expr, $order:expr) => {{
         #[cfg(not(loom))]

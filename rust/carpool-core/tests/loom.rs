@@ -18,6 +18,8 @@ mod lobby;
 mod queue;
 #[path = "loom/reply.rs"]
 mod reply;
+#[path = "loom/steps.rs"]
+mod steps;
 #[path = "loom/support.rs"]
 mod support;
 #[path = "loom/wake.rs"]

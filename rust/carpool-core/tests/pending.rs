@@ -366,6 +366,7 @@ proptest! {
             max_queue: 1000,
             overflow: Overflow::Raise,
             slots: 1,
+            ..Limits::default()
         };
         let mut run = Run {
             limits,

@@ -31,6 +31,7 @@ prop_compose! {
             max_queue: 100,
             overflow: Overflow::Raise,
             slots: 2,
+            ..Limits::default()
         };
         let view = View {
             count,

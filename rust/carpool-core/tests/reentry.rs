@@ -17,11 +17,16 @@ use carpool_core::{Batcher, Limits, ManualClock, Nanos, Overflow, Pulled, Ticket
 struct Curious {
     batcher: Batcher<Back>,
     looks: Arc<AtomicUsize>,
+    /// Whose next step it asks for, too.
+    stream: Option<Ticket<Back>>,
 }
 
 impl Curious {
     fn look(&self) {
         let _ = self.batcher.snapshot();
+        if let Some(stream) = &self.stream {
+            drop(stream.next());
+        }
         self.looks.fetch_add(1, SeqCst);
     }
 }
@@ -84,6 +89,16 @@ impl World {
 
     fn curious(&self) -> Curious {
         Curious {
+            batcher: self.batcher.clone(),
+            looks: self.looks.clone(),
+            stream: None,
+        }
+    }
+
+    /// That looks at a stream as well.
+    fn reader(&self, stream: &Ticket<Back>) -> Curious {
+        Curious {
+            stream: Some(stream.clone()),
             batcher: self.batcher.clone(),
             looks: self.looks.clone(),
         }
@@ -212,5 +227,49 @@ fn payloads_answers_and_waiters() {
         let shown = world.batcher.snapshot();
         assert_eq!((shown.pending, shown.in_flight), (0, 0));
         assert_eq!((shown.answered, shown.cancelled), (2, 200));
+    });
+}
+
+#[test]
+fn steps_and_who_waits_for_room() {
+    ends(|| {
+        let world = World::new(Limits {
+            steps: 2,
+            wait: 0,
+            ..limits()
+        });
+        for end in 0..6 {
+            let stream = world.submit_and_hold();
+            let Pulled::Batch(mut batch) = world.batcher.try_pull(8) else {
+                panic!("due");
+            };
+            let give = |batch: &mut carpool_core::Batch<Back>| {
+                let given = batch.step(0, Some(world.reader(&stream)));
+                given.ok().expect("there is room").send();
+            };
+            give(&mut batch);
+            give(&mut batch);
+            let refused = batch.step(0, Some(world.reader(&stream))).err();
+            let wait = |batch: &carpool_core::Batch<Back>| {
+                let waker: Waker = Arc::new(world.reader(&stream)).into();
+                assert!(!batch.poll_room(0, &waker));
+            };
+            wait(&batch);
+            let before = world.looks.load(SeqCst);
+            match end {
+                0 => drop(stream.next()),
+                1 => drop(stream.cancel()),
+                2 => drop(batch.answer_all(vec![Some(world.reader(&stream))]).ok()),
+                3 => {
+                    drop(batch.answer_all(vec![Some(world.curious())]).ok());
+                    drop(stream.take());
+                }
+                4 => wait(&batch),
+                _ => drop(batch),
+            }
+            assert!(world.looks.load(SeqCst) > before, "end {end}");
+            drop(refused);
+        }
+        assert_eq!(world.batcher.snapshot().in_flight, 0);
     });
 }

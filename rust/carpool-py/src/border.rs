@@ -1,4 +1,10 @@
 //! What the core calls: how each kind of caller learns of its answer, with one wake per event loop.
+//!
+//! Steps. The core tells the caller of a request that was given a step in the same way as of an answer, and
+//! only if its reader found nothing when it looked last. So the reader of a stream looks with the ticket's
+//! `next` until that says `Nothing`, and then waits as for an answer: a thread parks, on a loop the next
+//! `tell` finds it. One that stops calls `cancel`, which the handler sees (`Batch::is_wanted`). Waiters that
+//! read no steps get the answer alone (`take`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
@@ -137,6 +143,17 @@ impl Border for PyBorder {
     }
 }
 
+/// How a request ended; none if it was given a step and goes on.
+fn outcome(request: &Handle<PyBorder>) -> Option<Answer> {
+    let reply = request.reply();
+    let expired = || {
+        reply
+            .is_expired()
+            .then_some(Answer::Failure(Failure::Expired))
+    };
+    reply.take().or_else(expired)
+}
+
 /// Loops first, since that only schedules; futures last, since their callbacks are the users'.
 fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
     let mut ports: Vec<(&Py<Port>, Vec<Ready>)> = Vec::new();
@@ -144,10 +161,9 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
         let Waiter::Loop(link) = request.waiter() else {
             continue;
         };
-        let answer = request
-            .reply()
-            .take()
-            .unwrap_or(Answer::Failure(Failure::Expired));
+        let Some(answer) = outcome(request) else {
+            continue;
+        };
         let Some(done) = link.settle(py, answer) else {
             continue;
         };
@@ -167,10 +183,9 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
     }
     for request in requests {
         if let Waiter::Future { future, engine, .. } = request.waiter() {
-            let answer = request
-                .reply()
-                .take()
-                .unwrap_or(Answer::Failure(Failure::Expired));
+            let Some(answer) = outcome(request) else {
+                continue;
+            };
             let Some(future) = future.take() else {
                 continue;
             };

@@ -61,6 +61,7 @@ impl Engine {
             max_queue,
             overflow,
             slots: slots.unwrap_or(usize::MAX),
+            ..Limits::default()
         };
         let core = Batcher::new(limits, SystemClock)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;

@@ -1,7 +1,7 @@
 //! The one table from the core's errors to Python's exceptions.
 
 use carpool_core::{AnswerError, Failure, Refusal};
-use pyo3::exceptions::PyIndexError;
+use pyo3::exceptions::{PyIndexError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -113,5 +113,9 @@ pub(crate) fn answering(py: Python<'_>, engine: &Shared, why: &AnswerError) -> P
         AnswerError::OutOfRange { .. } => PyIndexError::new_err(format!("{name}: {why}")),
         AnswerError::Answered { .. } => raise(py, "AlreadyAnswered", format!("{name}: {why}")),
         AnswerError::WrongLength { .. } => raise(py, "BatchLengthError", format!("{name}: {why}")),
+        // Of steps only.
+        AnswerError::Full { .. } | AnswerError::Gone { .. } => {
+            PyRuntimeError::new_err(format!("{name}: {why}"))
+        }
     }
 }

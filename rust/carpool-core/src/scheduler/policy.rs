@@ -145,6 +145,7 @@ mod tests {
         max_queue: 8,
         overflow: crate::limits::Overflow::Raise,
         slots: 1,
+        steps: 1,
     };
 
     fn view(count: usize, cost: u64, oldest: Nanos) -> View {

@@ -68,7 +68,12 @@ LIVES = [
         "if false && self.pending.only",
     ),
     life("overdue-runs", DEADLINES, "let due = self.first()? <= now;", "let due = false;"),
-    life("expires-late", DEADLINES, "let due = self.first()? <= now;", "let due = self.first()? < now;"),
+    life(
+        "expires-late",
+        DEADLINES,
+        "let due = self.first()? <= now;",
+        "let due = self.first()? < now;",
+    ),
     life("expires-early", DEADLINES, "self.first()? <= now;", "self.first()? <= now + 1;"),
     life(
         "overdue-keeps-its-place",
@@ -232,5 +237,26 @@ LIVES = [
         "        let result = f(&mut crate::sync::lock(&self.state), &mut out);\n",
         "        let mut state = crate::sync::lock(&self.state);\n"
         "        let result = f(&mut state, &mut out);\n",
+    ),
+    mutation(
+        "step-dropped-under-its-lock",
+        REENTRY,
+        "steps.rs",
+        "        drop(buffer);\n        drop(untaken);\n        if let",
+        "        drop(untaken);\n        drop(buffer);\n        if let",
+    ),
+    mutation(
+        "giver-woken-under-the-lock-of-the-steps",
+        REENTRY,
+        "steps.rs",
+        "        drop(buffer);\n        if let Some(giver) = room {\n            giver.wake();\n        }\n        Some(step)",
+        "        if let Some(giver) = room {\n            giver.wake();\n        }\n        drop(buffer);\n        Some(step)",
+    ),
+    mutation(
+        "waker-of-a-giver-dropped-under-the-lock",
+        REENTRY,
+        "steps.rs",
+        "        drop(buffer);\n        drop(before);",
+        "        drop(before);\n        drop(buffer);",
     ),
 ]

@@ -11,6 +11,8 @@ FAILING = "close::a_failing_close_fails_what_was_accepted_and_needs_no_slot"
 DEADLINES = "scheduler/deadlines.rs"
 LOOKED_AFTER = "deadlines::every_deadline_is_looked_after"
 LET_IN = "lobby::a_cancel_lets_in_who_waits_for_room"
+STEPS = "steps::the_answer_comes_after_all_steps"
+STEP_OR_NOBODY = "steps::a_step_and_the_answer_reach_the_caller_or_nobody"
 
 MODELS = [
     mutation(
@@ -110,9 +112,8 @@ MODELS = [
         "reply-cancel-load-store",
         "reply::of_cancel_and_claim_exactly_one_wins",
         "reply.rs",
-        "            if self.go(from, to) {\n                return met;",
-        "            let _ = from;\n            self.state.store(to, Release);\n"
-        "            if true {\n                return met;",
+        "            if self.go(from, to) {\n",
+        "            self.state.store(to, Release);\n            if true {\n",
     ),
     mutation(
         "withdrawal-looks-once",
@@ -206,23 +207,136 @@ MODELS = [
         "reply-deliver-load-store",
         "reply::an_answer_reaches_the_caller_or_goes_back",
         "reply.rs",
-        "        if !self.go(CLAIMED, ANSWERING) {\n            return Err(answer);\n        }",
-        "        if self.state.load(Acquire) != CLAIMED {\n            return Err(answer);\n        }\n"
+        "        if !self.go(CLAIMED, ANSWERING) {\n            return self.deliver_last(answer);\n        }",
+        "        if self.state.load(Acquire) != CLAIMED {\n            return self.deliver_last(answer);\n        }\n"
         "        self.state.store(ANSWERING, Release);",
     ),
     mutation(
         "reply-publish-relaxed",
         "reply::an_answer_reaches_the_caller_or_goes_back",
         "reply.rs",
-        "self.state.store(ANSWERED, Release);",
-        "self.state.store(ANSWERED, crate::sync::atomic::Ordering::Relaxed);",
+        "self.state.store(ANSWERED | (state & STREAM), Release);",
+        "self.state.store(ANSWERED | (state & STREAM), Relaxed);",
     ),
     mutation(
         "reply-take-without-swap",
         "reply::of_two_takers_one_gets_the_answer",
         "reply.rs",
-        "if self.state.load(Acquire) != ANSWERED || !self.go(ANSWERED, TAKEN) {",
-        "if self.state.load(Acquire) != ANSWERED {",
+        "        if !self.go(ANSWERED, TAKEN) {\n            return None;\n        }\n",
+        "",
+    ),
+    mutation(
+        "stream-opened-load-store",
+        STEP_OR_NOBODY,
+        "reply.rs",
+        "if self.go(OPENING, STREAMING) {",
+        "self.state.store(STREAMING, Release);\n            if true {",
+    ),
+    mutation(
+        "stream-opened-relaxed",
+        STEPS,
+        "reply.rs",
+        "if self.go(OPENING, STREAMING) {",
+        "if self.state.compare_exchange(OPENING, STREAMING, Relaxed, Relaxed).is_ok() {",
+    ),
+    mutation(
+        "stream-without-its-buffer",
+        STEP_OR_NOBODY,
+        "reply.rs",
+        "            self.steps.store(steps, Relaxed);\n            if self.go(OPENING, STREAMING) {\n",
+        "            if self.go(OPENING, STREAMING) {\n                self.steps.store(steps, Relaxed);\n",
+    ),
+    mutation(
+        "stream-answered-load-store",
+        STEP_OR_NOBODY,
+        "reply.rs",
+        "        if !self.go(STREAMING, ANSWERING | STREAM) {\n            return Err(answer);\n        }",
+        "        if self.state.load(Acquire) != STREAMING {\n            return Err(answer);\n        }\n"
+        "        self.state.store(ANSWERING | STREAM, Release);",
+    ),
+    mutation(
+        "stream-loses-its-mark",
+        STEPS,
+        "reply.rs",
+        "self.state.store(ANSWERED | (state & STREAM), Release);",
+        "self.state.store(ANSWERED, Release);",
+    ),
+    mutation(
+        "answer-looked-for-after-the-steps",
+        STEPS,
+        "reply.rs",
+        "(state == ANSWERED_STREAM).then(|| self.take_last());",
+        "(self.state.load(Acquire) == ANSWERED_STREAM).then(|| self.take_last());",
+    ),
+    mutation(
+        "answer-taken-before-the-steps",
+        STEPS,
+        "reply.rs",
+        "let answer = (state == ANSWERED).then(|| self.take_answer());",
+        "let answer = Some(self.take());",
+    ),
+    mutation(
+        "cancel-leaves-the-steps",
+        STEP_OR_NOBODY,
+        "reply.rs",
+        "if from == STREAMING {",
+        "if false {",
+    ),
+    mutation(
+        "step-for-who-has-stopped",
+        STEP_OR_NOBODY,
+        "steps.rs",
+        "        if buffer.closed {\n            Err((Unstored::Gone, step))\n        } else if",
+        "        if",
+    ),
+    mutation(
+        "reader-does-not-say-that-it-waits",
+        "steps::who_waits_for_a_step_is_told",
+        "steps.rs",
+        "            buffer.waits = true;\n",
+        "",
+    ),
+    mutation(
+        "reader-says-too-late-that-it-waits",
+        "steps::who_waits_for_a_step_is_told",
+        "steps.rs",
+        "            buffer.waits = true;\n",
+        "            drop(buffer);\n            lock(&self.0).waits = true;\n",
+    ),
+    mutation(
+        "steps-told-to-nobody",
+        "steps::a_step_reaches_a_parked_caller_before_the_answer",
+        "batch.rs",
+        "        if !self.stepped.is_empty() {",
+        "        if false {",
+    ),
+    mutation(
+        "room-told-to-nobody",
+        "steps::who_waits_for_room_is_told",
+        "steps.rs",
+        "            giver.wake();\n        }\n        Some(step)",
+        "            drop(giver);\n        }\n        Some(step)",
+    ),
+    mutation(
+        "room-looked-for-before-the-waker-is-left",
+        "steps::who_waits_for_room_is_told",
+        "steps.rs",
+        "        let known = buffer.room",
+        "        drop(buffer);\n        let mut buffer = lock(&self.0);\n        let known = buffer.room",
+    ),
+    mutation(
+        "cancel-told-to-no-giver",
+        "steps::who_waits_for_room_is_told_of_a_cancel",
+        "steps.rs",
+        "        drop(untaken);\n        if let Some(giver) = room {\n            giver.wake();\n        }",
+        "        drop(untaken);\n        drop(room);",
+    ),
+    mutation(
+        "more-steps-than-the-bound",
+        "steps::who_waits_for_room_is_told_of_a_cancel",
+        "steps.rs",
+        "} else if buffer.given.len() >= bound {",
+        "} else if buffer.given.len() > bound {",
     ),
     mutation(
         "payload-taken-without-winning",

@@ -33,6 +33,7 @@ impl Setting {
             max_queue: dice.pick(&[1, 2, 5, 12, 1000]),
             overflow: dice.pick(&[Overflow::Raise, Overflow::Wait]),
             slots: dice.pick(&[1, 1, 2, 3, usize::MAX]),
+            ..Limits::default()
         };
         let callers = dice.one_in(4);
         Self {
