@@ -16,6 +16,7 @@ use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
 use crate::awaitable::Done;
 use crate::bell::Bell;
 use crate::guard::{Inside, insist};
+use crate::pump::LastPump;
 
 /// What is to be called from the loop.
 pub(crate) enum Ready {
@@ -49,6 +50,7 @@ pub(crate) struct Port {
     thread: AtomicU64,
     /// For threads without the interpreter; hung up at need.
     bell: Mutex<Option<Arc<Bell>>>,
+    pump: LastPump,
 }
 
 thread_local! {
@@ -129,11 +131,7 @@ impl Port {
     /// The port of the loop that runs in this thread, if one does.
     pub(crate) fn current(py: Python<'_>) -> PyResult<Option<Py<Port>>> {
         // Asking asyncio costs more than all else here, so those who are woken do not ask.
-        let waking = WAKING.get();
-        if !waking.is_null() {
-            // SAFETY: attached. A port stands here while the `Waking` that put it here lives, which
-            // borrows it, on this thread.
-            let port = unsafe { Borrowed::from_ptr(py, waking).cast_unchecked::<Port>() };
+        if let Some(port) = Self::waking(py) {
             return Ok(Some(port.to_owned().unbind()));
         }
         let Some(event_loop) = running_loop(py)? else {
@@ -162,6 +160,7 @@ impl Port {
                     ready: Mutex::new(Vec::new()),
                     scheduled: AtomicBool::new(false),
                     thread: AtomicU64::new(0),
+                    pump: LastPump::default(),
                     bell: Mutex::new(None),
                 },
             )?;
@@ -187,6 +186,30 @@ impl Port {
         let before = known.replace(bell);
         drop(known);
         drop(before);
+    }
+
+    /// The port whose tasks this thread is waking just now, if it is.
+    #[inline]
+    pub(crate) fn waking(py: Python<'_>) -> Option<Borrowed<'_, '_, Port>> {
+        let waking = WAKING.get();
+        if waking.is_null() {
+            return None;
+        }
+        // SAFETY: attached. A port stands here while the `Waking` that put it here lives, which borrows
+        // it, on this thread: while whoever asks runs, who was called from there.
+        Some(unsafe { Borrowed::from_ptr(py, waking).cast_unchecked::<Port>() })
+    }
+
+    /// Whether this thread is waking the tasks of a port. Then PyO3 knows that it is attached.
+    #[cfg(not(plain))]
+    #[inline]
+    pub(crate) fn is_waking() -> bool {
+        !WAKING.get().is_null()
+    }
+
+    /// The pump that was last asked for on this loop.
+    pub(crate) fn last_pump(&self) -> &LastPump {
+        &self.pump
     }
 
     /// The weak reference to the loop; called, it returns the loop.

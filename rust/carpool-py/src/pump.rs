@@ -6,11 +6,11 @@
 //! batch wakes the parked ones. Every loop keeps its own timer, so a loop that stops blocks nobody;
 //! a batch in flight on a loop that has stopped is abandoned by the next pump that needs its slot.
 
-use std::cell::RefCell;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use carpool_core::Pulled;
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
@@ -37,9 +37,20 @@ pub(crate) struct Pumps {
     running: Mutex<Vec<(Py<Port>, Py<PyWeakrefReference>)>>,
 }
 
-thread_local! {
-    /// The pump that this thread last asked for, and its engine's number.
-    static LAST: RefCell<Option<(u64, Py<Pump>)>> = const { RefCell::new(None) };
+/// The pump that was last asked for on a loop, and its engine's number. Borrowed: it is good for as long as that
+/// engine lives, which owns its pumps, and the loop, whose pump it keeps. The GIL keeps the two together.
+pub(crate) struct LastPump {
+    engine: AtomicU64,
+    pump: AtomicPtr<ffi::PyObject>,
+}
+
+impl Default for LastPump {
+    fn default() -> Self {
+        Self {
+            engine: AtomicU64::new(u64::MAX),
+            pump: AtomicPtr::new(std::ptr::null_mut()),
+        }
+    }
 }
 
 fn unpoisoned<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -54,18 +65,18 @@ impl Pumps {
         engine: &Arc<Shared>,
         port: &Py<Port>,
     ) -> PyResult<Py<Pump>> {
-        let last = LAST.with_borrow(|last| match last {
-            Some((number, pump)) if *number == engine.number && pump.get().port.is(port) => {
-                Some(pump.clone_ref(py))
-            }
-            _ => None,
-        });
-        if let Some(pump) = last {
-            return Ok(pump);
+        let last = port.get().last_pump();
+        if !cfg!(Py_GIL_DISABLED) && last.engine.load(Ordering::Relaxed) == engine.number {
+            // SAFETY: attached. The engine is alive, and it drops a pump of its own only once its loop is
+            // gone: this one runs, it is asking. No two engines have one number.
+            let pump = unsafe {
+                Borrowed::from_ptr(py, last.pump.load(Ordering::Relaxed)).cast_unchecked::<Pump>()
+            };
+            return Ok(pump.to_owned().unbind());
         }
         let pump = self.find(py, engine, port)?;
-        let last = LAST.replace(Some((engine.number, pump.clone_ref(py))));
-        drop(last);
+        last.engine.store(engine.number, Ordering::Relaxed);
+        last.pump.store(pump.as_ptr(), Ordering::Relaxed);
         Ok(pump)
     }
 

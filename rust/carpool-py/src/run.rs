@@ -13,6 +13,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyAny;
 
+/// How many runs are active in this process: without any, no context need be asked for its own. Whoever is
+/// inside one has seen it counted.
+static ACTIVE: AtomicUsize = AtomicUsize::new(0);
+
 /// One execution of a handler.
 pub(crate) struct Chain {
     /// The engine whose handler it is.
@@ -24,6 +28,7 @@ pub(crate) struct Chain {
 
 impl Chain {
     pub(crate) fn new(engine: u64, arose_in: Vec<Arc<Chain>>) -> Arc<Self> {
+        ACTIVE.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             engine,
             parts: AtomicUsize::new(1),
@@ -38,7 +43,9 @@ impl Chain {
 
     /// A part of the batch has ended.
     pub(crate) fn end(&self) {
-        self.parts.fetch_sub(1, Ordering::Release);
+        if self.parts.fetch_sub(1, Ordering::Release) == 1 {
+            ACTIVE.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn is_active(&self) -> bool {
@@ -59,6 +66,14 @@ impl Chain {
             todo.extend(&chain.arose_in);
         }
         count
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        if self.is_active() {
+            ACTIVE.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -94,6 +109,9 @@ pub(crate) fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 /// The innermost run of the present context.
 #[inline]
 pub(crate) fn current(py: Python<'_>) -> Option<Arc<Chain>> {
+    if ACTIVE.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
     let variable = VARIABLE.get(py)?;
     let mut value = std::ptr::null_mut();
     // SAFETY: attached; `variable` is a context variable; a null default is allowed and leaves `value`

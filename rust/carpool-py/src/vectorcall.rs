@@ -12,8 +12,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use crate::awaitable::entered;
+use crate::awaitable::{caught, entered};
 use crate::call::Call;
+use crate::port::Port;
 
 /// `Call.__call__` as PyO3 made it.
 static LONG_CALL: AtomicUsize = AtomicUsize::new(0);
@@ -91,17 +92,24 @@ pub(crate) unsafe extern "C" fn call(
     // SAFETY: called by CPython as a vectorcall, attached, with a live object of a class of `Call`s.
     unsafe {
         let count = ffi::PyVectorcall_NARGS(flags);
-        entered(null_mut(), |py| {
-            let object = Borrowed::from_ptr(py, this);
-            let object = object.cast_unchecked::<Call>();
-            if count == 1
-                && names.is_null()
-                && object.get().takes_item()
-                && has_long_call(ffi::Py_TYPE(this))
-            {
+        let object = Borrowed::from_ptr(Python::assume_attached(), this);
+        let object = object.cast_unchecked::<Call>();
+        if count == 1
+            && names.is_null()
+            && object.get().takes_item()
+            && has_long_call(ffi::Py_TYPE(this))
+        {
+            let body = |py: Python<'_>| {
                 let item = Borrowed::from_ptr(py, *args).to_owned().unbind();
-                return Call::call_item(&object, item).map(Py::into_ptr);
-            }
+                Call::call_item(&object, item).map(Py::into_ptr)
+            };
+            return if Port::is_waking() {
+                caught(null_mut(), body)
+            } else {
+                entered(null_mut(), body)
+            };
+        }
+        entered(null_mut(), |py| {
             let (tuple, dict) = spread(py, args, count, names)?;
             let dict = dict.map_or(null_mut(), |dict| dict.into_ptr());
             let slot = (*ffi::Py_TYPE(this)).tp_call;

@@ -36,7 +36,7 @@ use crate::shared;
 use crate::ticket::Ticket;
 use attributes::vectorcall;
 pub(crate) use kind::type_object;
-pub(crate) use waiting::entered;
+pub(crate) use waiting::{caught, entered};
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
 
@@ -224,9 +224,9 @@ pub(crate) fn make(
 ) -> PyResult<Py<PyAny>> {
     let class = type_object(py)?.as_type_ptr();
     // SAFETY: attached; the type has no items. The new object is not tracked by the collector yet, so
-    // nobody sees it before every field is written; `ptr::write` does not read what was there.
+    // nobody sees it before every field is written; `write` does not read what was there.
     let this = unsafe {
-        let this: *mut Awaitable = ffi::PyObject_GC_New(class);
+        let this = memory::allocate(class);
         if this.is_null() {
             return Err(PyErr::fetch(py));
         }

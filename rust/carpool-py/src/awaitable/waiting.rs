@@ -24,17 +24,26 @@ pub(super) unsafe fn new_ref(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 /// # Safety
 /// Attached: CPython calls the functions of a type that way.
 pub(crate) unsafe fn entered<R>(failed: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+    // Attached already; but references that are dropped in here are released at once only where PyO3 knows it.
+    // SAFETY: by contract.
+    Python::attach(|_| unsafe { caught(failed, body) })
+}
+
+/// The same, where PyO3 knows already that the thread is attached.
+///
+/// # Safety
+/// Attached.
+#[inline]
+pub(crate) unsafe fn caught<R>(failed: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+    // SAFETY: by contract.
+    let py = unsafe { Python::assume_attached() };
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        // Attached already; but references that are dropped in here are released at once only where
-        // PyO3 knows it.
-        Python::attach(|py| body(py).map_err(|error| error.restore(py)))
+        body(py).map_err(|error| error.restore(py))
     }));
     match outcome {
         Ok(Ok(value)) => value,
         Ok(Err(())) => failed,
         Err(_) => {
-            // SAFETY: by contract.
-            let py = unsafe { Python::assume_attached() };
             PyRuntimeError::new_err("carpool: a bug in the core (panic)").restore(py);
             failed
         }
