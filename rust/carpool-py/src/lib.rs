@@ -11,6 +11,7 @@
 //! | [`batch`] | out: a closed batch; back: an outcome per request |
 //! | [`seat`] | slots that wait: threads detached, loops through a callback |
 //! | [`pump`] | slots on event loops |
+//! | [`alarm`] | exact timers of event loops |
 //! | [`step`] | handlers called right there |
 //! | [`border`] | what the core calls: wakes, grouped per loop |
 //! | [`port`] | one event loop, as the core's wakes see it |
@@ -24,6 +25,8 @@
 //! | [`guard`] | what must not be interrupted, and the end of the process |
 //! | [`errors`] | the one table from the core's errors to Python's |
 
+#[cfg(target_os = "linux")]
+mod alarm;
 #[cfg(not(plain))]
 mod awaitable;
 #[cfg(plain)]

@@ -13,6 +13,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
 
+#[cfg(target_os = "linux")]
+use crate::alarm::Alarm;
 use crate::awaitable::Done;
 use crate::bell::Bell;
 use crate::guard::{Inside, insist};
@@ -51,6 +53,9 @@ pub(crate) struct Port {
     /// For threads without the interpreter; hung up at need.
     bell: Mutex<Option<Arc<Bell>>>,
     pump: LastPump,
+    /// For exact timers; made at need.
+    #[cfg(target_os = "linux")]
+    alarm: Mutex<Option<Arc<Alarm>>>,
 }
 
 thread_local! {
@@ -162,6 +167,8 @@ impl Port {
                     thread: AtomicU64::new(0),
                     pump: LastPump::default(),
                     bell: Mutex::new(None),
+                    #[cfg(target_os = "linux")]
+                    alarm: Mutex::new(None),
                 },
             )?;
             ports.set_item(&event_loop, &port)?;
@@ -173,6 +180,21 @@ impl Port {
         let before = LAST.with_borrow_mut(|last| last.replace(port.clone_ref(py)));
         drop(before);
         Ok(Some(port))
+    }
+
+    /// The exact timer, if one was made.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn alarm(&self) -> Option<Arc<Alarm>> {
+        let alarm = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        alarm.clone()
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn set_alarm(&self, alarm: Arc<Alarm>) {
+        let mut known = self.alarm.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.replace(alarm);
+        drop(known);
+        drop(before);
     }
 
     /// The bell, if one was hung up.

@@ -3,18 +3,21 @@
 //! Each loop that has submitted keeps a pump per batcher. A pump is idle, scheduled (a call of it is
 //! on its way), timed (the loop calls it when the oldest request is due) or parked (every slot is
 //! taken). A submit schedules an idle pump, and a timed one if the batch became full. The end of a
-//! batch wakes the parked ones. Every loop keeps its own timer, so a loop that stops blocks nobody;
+//! batch wakes the parked ones. Every loop keeps its own timer (an exact one where it can: see
+//! [`alarm`](crate::alarm)), so a loop that stops blocks nobody;
 //! a batch in flight on a loop that has stopped is abandoned by the next pump that needs its slot.
 
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use carpool_core::Pulled;
+use carpool_core::{Nanos, Pulled};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
+#[cfg(target_os = "linux")]
+use crate::alarm::Alarm;
 use crate::batch::Batch;
 use crate::call::Call;
 use crate::guard::{Inside, insist};
@@ -208,17 +211,31 @@ impl Pump {
 
     /// Has the loop call the pump; a closed loop runs nothing any more.
     fn schedule(slf: &Bound<'_, Self>) {
-        let pump = slf.get();
-        pump.drop_timer(slf.py());
-        pump.state.store(SCHEDULED, Ordering::Release);
-        let py = slf.py();
+        let (py, pump) = (slf.py(), slf.get());
+        if pump.state.swap(SCHEDULED, Ordering::AcqRel) != IDLE {
+            Self::drop_timer(slf);
+        }
         if insist(py, || pump.port.get().call_soon(py, slf.as_any())).is_err() {
             pump.state.store(IDLE, Ordering::Release);
         }
     }
 
-    fn drop_timer(&self, py: Python<'_>) {
-        let timer = unpoisoned(&self.timer).take();
+    /// Has the loop call the pump at `until`.
+    fn wait_until(slf: &Bound<'_, Self>, until: Nanos, now: Nanos) -> PyResult<()> {
+        #[cfg(target_os = "linux")]
+        if Alarm::of(slf.get().port.bind(slf.py()))?.set(until, slf) {
+            return Ok(());
+        }
+        Self::call_later(slf, until.saturating_sub(now) as f64 / 1e9)
+    }
+
+    fn drop_timer(slf: &Bound<'_, Self>) {
+        let py = slf.py();
+        #[cfg(target_os = "linux")]
+        if let Some(alarm) = slf.get().port.get().alarm() {
+            alarm.forget(slf);
+        }
+        let timer = unpoisoned(&slf.get().timer).take();
         if let Some(timer) = timer {
             // Cancelling a handle of the loop only marks it, from whatever thread.
             if let Err(error) = timer.call_method0(py, intern!(py, "cancel")) {
@@ -319,7 +336,8 @@ impl Pump {
         flushed.map(|()| run)
     }
 
-    fn pull(slf: &Bound<'_, Self>) -> PyResult<()> {
+    /// Takes a batch if one is due, else waits for what makes one due.
+    pub(crate) fn pull(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let pump = slf.get();
         let Some(engine) = pump.engine.upgrade() else {
@@ -350,9 +368,9 @@ impl Pump {
                 started
             }
             Pulled::Wait(Some(until)) => {
-                pump.drop_timer(py);
+                Self::drop_timer(slf);
                 pump.state.store(TIMED, Ordering::Release);
-                Self::call_later(slf, until.saturating_sub(core.now()) as f64 / 1e9)
+                Self::wait_until(slf, until, core.now())
             }
             Pulled::Wait(None) => {
                 let parked = if core.pending() > 0 { PARKED } else { IDLE };
