@@ -20,6 +20,18 @@ pub(crate) struct Sealed<B: Border> {
     pub(crate) reason: Reason,
     pub(crate) oldest: Nanos,
     pub(crate) at: Nanos,
+    /// How many batches had been sealed, this one included.
+    pub(crate) number: u64,
+}
+
+/// One request of one batch, for borders that cannot hand pointers around: where a batch is run in another
+/// process, say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId {
+    /// The batch, counted from 1 in the order of sealing.
+    pub batch: u64,
+    /// Its place in the batch as it was sealed.
+    pub index: usize,
 }
 
 /// A sealed batch, or a part of one, and the lease on its slot. Both end with the last answer; a batch
@@ -36,6 +48,8 @@ pub struct Batch<B: Border> {
     reason: Reason,
     oldest: Nanos,
     sealed: Nanos,
+    /// The id of the first request.
+    first: RequestId,
     /// Until the last answer is stored.
     lease: Option<Lease>,
 }
@@ -47,6 +61,7 @@ impl<B: Border> Batch<B> {
             reason,
             oldest,
             at,
+            number,
         } = sealed;
         let left = requests.len();
         Self {
@@ -57,6 +72,10 @@ impl<B: Border> Batch<B> {
             reason,
             oldest,
             sealed: at,
+            first: RequestId {
+                batch: number,
+                index: 0,
+            },
             lease: Some(Lease::new(at)),
         }
     }
@@ -88,6 +107,10 @@ impl<B: Border> Batch<B> {
             reason: self.reason,
             oldest: self.oldest,
             sealed: self.sealed,
+            first: RequestId {
+                index: self.first.index + at,
+                ..self.first
+            },
             lease,
         };
         for part in [self, &mut rest] {
@@ -125,6 +148,14 @@ impl<B: Border> Batch<B> {
     /// Its requests, in order; none once all have been answered in one step.
     pub fn requests(&self) -> impl Iterator<Item = &Handle<B>> {
         self.requests.iter().map(Claimed::handle)
+    }
+
+    /// The id of request `index`: the same whatever parts the batch was split into.
+    pub fn id(&self, index: usize) -> RequestId {
+        RequestId {
+            index: self.first.index + index,
+            ..self.first
+        }
     }
 
     /// The payload of request `index`, until it is answered.

@@ -40,7 +40,7 @@ pub mod submit;
 mod sync;
 pub mod timer;
 
-pub use batch::{Batch, Outgoing};
+pub use batch::{Batch, Outgoing, RequestId};
 pub use batcher::Batcher;
 pub use border::{Border, Failure};
 pub use clock::{Clock, ManualClock, Nanos, SystemClock};

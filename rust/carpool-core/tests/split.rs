@@ -192,3 +192,23 @@ fn parts_end_on_any_thread() {
     }
     assert!(batcher.is_idle());
 }
+
+#[test]
+fn an_id_names_the_same_request_whatever_part_it_is_in() {
+    let (batcher, mut batch, _tickets, log) = sealed(5);
+    let whole: Vec<_> = (0..5).map(|at| batch.id(at)).collect();
+    let mut rest = batch.split_off(2).unwrap();
+    let last = rest.split_off(2).unwrap();
+    let of = |part: &Batch<Plain>| -> Vec<_> { (0..part.len()).map(|at| part.id(at)).collect() };
+    assert_eq!([of(&batch), of(&rest), of(&last)].concat(), whole);
+    assert_eq!(
+        whole.iter().map(|id| id.index).collect::<Vec<_>>(),
+        [0, 1, 2, 3, 4]
+    );
+    drop((batch, rest, last));
+    batcher.submit(9, log.waiter(9)).unwrap();
+    let Pulled::Batch(next) = batcher.try_pull(usize::MAX) else {
+        panic!("due");
+    };
+    assert_eq!((whole[0].batch, next.id(0).batch), (1, 2));
+}

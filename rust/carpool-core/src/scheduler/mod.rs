@@ -401,6 +401,7 @@ impl<B: Border> State<B> {
             reason,
             oldest,
             at: now,
+            number: self.counters.batches,
         }
     }
 
