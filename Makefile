@@ -26,7 +26,6 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) $(wildcard Cargo.toml Cargo.lock)
 PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi')
 LOOM_MODELS  := $(patsubst rust/carpool-core/tests/%.rs,%,$(wildcard rust/carpool-core/tests/loom*.rs))
-BENCHES      := $(wildcard benches/overhead.py benches/poisson.py benches/idle.py)
 NEXTEST      := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
 # ---------------------------------------------------------------------------------------- targets
@@ -72,6 +71,14 @@ test-plain: $(STAMPS)/plain $(STAMPS)/test ## the Python tests once more, on the
 test-docs: $(STAMPS)/build $(STAMPS)/test ## the code in README, docs/ and docstrings
 	$(PY) -m pytest tests/test_docs.py
 
+# What is on the raw type of an awaitable, under memcheck: some minutes.
+VALGRIND_TESTS ?= tests/test_asyncio.py tests/test_asyncio_cancel.py tests/test_call.py tests/test_submit.py
+.PHONY: valgrind
+valgrind: $(STAMPS)/build $(STAMPS)/test ## the tests of the awaitable, every access to memory checked
+	@command -v valgrind >/dev/null || { echo "skipped: valgrind is not installed here"; exit 0; }; \
+	PYTHONMALLOC=malloc PYTHONHASHSEED=0 valgrind --quiet --error-exitcode=9 --leak-check=no \
+	    --suppressions=tests/valgrind/python.supp $(PY) -m pytest -q -p no:cacheprovider --timeout 0 $(VALGRIND_TESTS)
+
 .PHONY: mutations
 mutations: ## break the core on purpose in every listed place; each must be noticed
 	python3 rust/carpool-core/tests/mutations
@@ -97,9 +104,9 @@ fmt: $(STAMPS)/lint ## format the sources and apply ruff's safe fixes
 	cargo fmt --all
 
 .PHONY: bench
-bench: $(STAMPS)/build $(STAMPS)/bench ## Rust and Python benches: cost per request, latency under load
+bench: $(STAMPS)/build $(STAMPS)/bench ## the core in Rust, then the quick comparison
 	cargo bench --workspace --exclude carpool-py
-	set -e; for bench in $(BENCHES); do $(PY) $$bench; done
+	$(PY) benches/compare.py --quick
 
 # Ray Serve and BentoML take part where they are installed: `make bench-compare PEERS="peers peers-big"`.
 PEERS ?= peers

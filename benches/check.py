@@ -24,6 +24,7 @@ from typing import Any
 
 import baseline
 import contest
+import document
 import peers
 import workloads
 from baseline import Figure
@@ -160,6 +161,7 @@ def main() -> int:
     command.add_argument("--update", action="store_true", help=f"rewrite {STORED.name}")
     command.add_argument("--repetitions", type=int, default=7, help="of the ratios")
     command.add_argument("--only", choices=("instructions", "ratios"), default=None)
+    command.add_argument("--markdown", type=Path, default=None, help="a document for the figures")
     asked = command.parse_args()
     if why := peers.ALL["carpool"].missing():
         raise SystemExit(why)
@@ -189,6 +191,10 @@ def main() -> int:
         print("The stored figures belong to another place; only the ratios are compared.")
         print("\n".join(f"  {line}" for line in strange))
     print(baseline.table(lines))
+    if asked.markdown:
+        document.put(
+            asked.markdown, {"check": f"Commit {here['commit']}.\n\n{baseline.table(lines)}"}
+        )
     if asked.update:
         everything = {**baseline.read(kept), **now} if asked.only else now
         STORED.write_text(json.dumps(baseline.written(here, everything), indent=1) + "\n")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import contest
+import document
 import peers
 import workloads
 
@@ -34,10 +35,12 @@ def options() -> argparse.Namespace:
     command.add_argument("--only", default=None, help=f"workloads: {', '.join(workloads.ALL)}")
     command.add_argument("--contenders", default=None, help=f"of {', '.join(peers.ALL)}")
     command.add_argument(
-        "--repetitions", type=int, default=None, help="rounds (default 3 or 5, quick 1)"
+        "--repetitions", type=int, default=None, help="rounds (default 2 or 3, quick 1)"
     )
     command.add_argument("--json", type=Path, default=contest.RESULTS / "compare.json")
-    command.add_argument("--markdown", type=Path, default=None, help="the tables, for documents")
+    command.add_argument(
+        "--markdown", type=Path, default=None, help="a document to put the tables into"
+    )
     command.add_argument("--picture", type=Path, default=None, help="a PNG of the main figures")
     command.add_argument("--from", dest="kept", type=Path, default=None, help="show kept numbers")
     command.add_argument("--one", default=None, help=argparse.SUPPRESS)
@@ -114,17 +117,18 @@ def compare(asked: argparse.Namespace) -> dict[str, Any]:
             "seconds": round(time.monotonic() - started),
             "runs": runs,
         }
-        print(f"\n{told(workload_name, kept['workloads'][workload_name])}", flush=True)
+        print(f"\n{workload_name}: {workload.title}\n", flush=True)
+        print(told(workload_name, kept["workloads"][workload_name]), flush=True)
     kept["load_after"] = os.getloadavg()[0]
     return kept
 
 
-def told(workload_name: str, kept: dict[str, Any], level: int = 3) -> str:
+def told(workload_name: str, kept: dict[str, Any], *, details: bool = True) -> str:
     """One workload's tables, as Markdown, and whoever has no part in them."""
     workload = workloads.ALL[workload_name]
     runs = [run for run in kept["runs"] if "failed" not in run]
-    parts = [f"{'#' * level} {workload.name}: {workload.title}"]
-    parts += [table.markdown(level + 1) for table in workload.tables(runs, workload.contenders)]
+    tables = workload.tables(runs, workload.contenders)
+    parts = [table.markdown() for table in tables if details or not table.detail]
     asides = [f"No part in it: {name} ({why})." for name, why in kept["unfit"].items()]
     failed = {run["order"]["contender"]: run["failed"] for run in kept["runs"] if "failed" in run}
     asides += [f"Failed: {name}: {why}." for name, why in failed.items()]
@@ -145,6 +149,17 @@ def heading(kept: dict[str, Any]) -> str:
     return text
 
 
+def blocks(kept: dict[str, Any]) -> dict[str, str]:
+    """What goes into a document, by the names of its places; each says of which commit it is."""
+    machine = kept["machine"]
+    label = f"Commit {machine['commit']}, {machine['when']}, load average {machine['load']:.1f}."
+    tables = {
+        name: f"{label}\n\n{told(name, its, details=False)}"
+        for name, its in kept["workloads"].items()
+    }
+    return {"machine": heading(kept), **tables}
+
+
 def main() -> None:
     asked = options()
     if asked.one:
@@ -154,16 +169,15 @@ def main() -> None:
         kept = json.loads(asked.kept.read_text())
         print(heading(kept))
         for name in chosen(asked.only, list(kept["workloads"]), "workload"):
-            print(f"\n{told(name, kept['workloads'][name])}")
+            print(f"\n{name}: {workloads.ALL[name].title}\n")
+            print(told(name, kept["workloads"][name]))
     else:
         kept = compare(asked)
         asked.json.parent.mkdir(parents=True, exist_ok=True)
         asked.json.write_text(json.dumps(kept, indent=1) + "\n")
         print(f"\n{heading(kept)}\n\nnumbers in {asked.json}")
     if asked.markdown:
-        tables = [told(name, its) for name, its in kept["workloads"].items()]
-        asked.markdown.write_text("\n\n".join([heading(kept), *tables]) + "\n")
-        print(f"tables in {asked.markdown}")
+        document.put(asked.markdown, blocks(kept))
     if asked.picture:
         import picture
 

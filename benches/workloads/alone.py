@@ -212,5 +212,5 @@ ALONE = Workload(
     one=one,
     tables=tables,
     refuses=refuses,
-    repetitions=3,
+    repetitions=2,
 )

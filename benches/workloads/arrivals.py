@@ -164,7 +164,7 @@ def stages(
 def cells(quick: bool) -> list[Cell]:
     # uvloop differs little where the device dominates: one loop is enough.
     return [
-        {"loop": loops()[0], "load": load, "seconds": 1.0 if quick else 5.0}
+        {"loop": loops()[0], "load": load, "seconds": 1.0 if quick else 4.0}
         for load in ((60,) if quick else LOADS)
     ]
 
@@ -253,5 +253,4 @@ ARRIVALS = Workload(
     one=one,
     tables=tables,
     refuses=refuses,
-    repetitions=3,
 )

@@ -282,5 +282,5 @@ MEMORY = Workload(
     one=one,
     tables=tables,
     refuses=refuses,
-    repetitions=3,
+    repetitions=2,
 )

@@ -24,9 +24,11 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    detail: bool = False
+    """Not for documents."""
 
-    def markdown(self, level: int = 4) -> str:
-        parts = [f"{'#' * level} {self.title}", contest.table(self.head, self.rows)]
+    def markdown(self) -> str:
+        parts = [f"**{self.title}**", contest.table(self.head, self.rows)]
         return "\n\n".join([*parts, self.note] if self.note else parts)
 
 
@@ -43,7 +45,7 @@ class Workload:
     one: Callable[[Order], contest.Run]
     tables: Callable[[Sequence[contest.Run], Sequence[str]], list[Table]]
     refuses: Callable[[peers.Contender, Cell], str | None]
-    repetitions: int = 5
+    repetitions: int = 3
 
 
 def loops(quick: bool = False) -> tuple[str, ...]:
@@ -119,7 +121,8 @@ def grid(
     keys: dict[str, str],
     figure: str,
     over: Sequence[tuple[str, str]],
-    note: str = "",
+    *,
+    detail: bool = False,
 ) -> Table:
     """One row per cell, one column per contender with the median of `figure`, then ratios.
 
@@ -138,4 +141,4 @@ def grid(
             row.append(f"**{value:.2f}**" if value is not None else "-")
         rows.append(row)
     head = [*keys.values(), *names, *(f"{one} / {base}" for one, base in ratios)]
-    return Table(title, head, rows, note)
+    return Table(title, head, rows, detail=detail)
