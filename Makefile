@@ -26,13 +26,14 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) $(wildcard Cargo.toml Cargo.lock)
 PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi')
 LOOM_MODELS  := $(patsubst rust/carpool-core/tests/%.rs,%,$(wildcard rust/carpool-core/tests/loom*.rs))
+VALGRIND     := $(shell command -v valgrind)
 NEXTEST      := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
 # ---------------------------------------------------------------------------------------- targets
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: $(STAMPS)/build $(STAMPS)/demo ## embed a few thousand sentences, one by one and batched
@@ -74,10 +75,14 @@ test-docs: $(STAMPS)/build $(STAMPS)/test ## the code in README, docs/ and docst
 # What is on the raw type of an awaitable, under memcheck: some minutes.
 VALGRIND_TESTS ?= tests/test_asyncio.py tests/test_asyncio_cancel.py tests/test_call.py tests/test_submit.py
 .PHONY: valgrind
-valgrind: $(STAMPS)/build $(STAMPS)/test ## the tests of the awaitable, every access to memory checked
-	@command -v valgrind >/dev/null || { echo "skipped: valgrind is not installed here"; exit 0; }; \
-	PYTHONMALLOC=malloc PYTHONHASHSEED=0 valgrind --quiet --error-exitcode=9 --leak-check=no \
-	    --suppressions=tests/valgrind/python.supp $(PY) -m pytest -q -p no:cacheprovider --timeout 0 $(VALGRIND_TESTS)
+valgrind: $(if $(VALGRIND),$(STAMPS)/memcheck $(STAMPS)/test) ## the tests of the awaitable, every access to memory checked
+ifeq ($(VALGRIND),)
+	@echo "skipped: valgrind is not installed here"
+else
+	PYTHONPATH=$(abspath $(VENV))/memcheck PYTHONMALLOC=malloc PYTHONHASHSEED=0 \
+	    valgrind --quiet --error-exitcode=9 --leak-check=no --suppressions=tests/valgrind/python.supp \
+	    $(PY) -m pytest -q -p no:cacheprovider --timeout 0 $(VALGRIND_TESTS)
+endif
 
 .PHONY: mutations
 mutations: ## break the core on purpose in every listed place; each must be noticed
@@ -146,12 +151,12 @@ $(STAMPS)/build: $(STAMPS)/maturin $(RUST_SOURCES) pyproject.toml
 	@$(BIN)/maturin develop --release --quiet
 	@touch $@
 
-# Beside the other, found first through PYTHONPATH.
-$(STAMPS)/plain: $(STAMPS)/maturin $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml
-	@echo "building the extension without raw types"
-	@rm -rf $(VENV)/plain $(VENV)/plain-wheel
-	@CARGO_TARGET_DIR=target/plain $(BIN)/maturin build --release --quiet --features plain --interpreter $(PY) --out $(VENV)/plain-wheel
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/plain $(VENV)/plain-wheel/*.whl
+# Other builds beside the usual one, a feature and a folder each, found first through PYTHONPATH.
+$(STAMPS)/plain $(STAMPS)/memcheck: $(STAMPS)/%: $(STAMPS)/maturin $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml
+	@echo "building the extension with the feature $*"
+	@rm -rf $(VENV)/$* $(VENV)/$*-wheel
+	@CARGO_TARGET_DIR=target/$* $(BIN)/maturin build --release --quiet --features $* --interpreter $(PY) --out $(VENV)/$*-wheel
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/$* $(VENV)/$*-wheel/*.whl
 	@touch $@
 
 $(STAMPS)/maturin: $(STAMPS)/venv dev/constraints.txt

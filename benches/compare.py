@@ -119,7 +119,10 @@ def compare(asked: argparse.Namespace) -> dict[str, Any]:
         }
         print(f"\n{workload_name}: {workload.title}\n", flush=True)
         print(told(workload_name, kept["workloads"][workload_name]), flush=True)
-    kept["load_after"] = os.getloadavg()[0]
+        kept["load_after"] = os.getloadavg()[0]
+        # After each: what was measured stays when the rest is broken off.
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
+        asked.json.write_text(json.dumps(kept, indent=1) + "\n")
     return kept
 
 
@@ -173,8 +176,6 @@ def main() -> None:
             print(told(name, kept["workloads"][name]))
     else:
         kept = compare(asked)
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        asked.json.write_text(json.dumps(kept, indent=1) + "\n")
         print(f"\n{heading(kept)}\n\nnumbers in {asked.json}")
     if asked.markdown:
         document.put(asked.markdown, blocks(kept))

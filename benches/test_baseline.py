@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from baseline import Figure, Line, compare, foreign, judge, read, table, written
 
@@ -39,19 +39,14 @@ def test_worse_only_beyond_the_noise_of_either(stored: Figure, now: Figure, verd
     assert judge(stored, now) == verdict
 
 
-@given(
-    value=st.floats(0.01, 1e6),
-    other=st.floats(0.01, 1e6),
-    noises=st.tuples(st.floats(0, 1), st.floats(0, 1)),
-)
-def test_what_is_worse_one_way_is_better_the_other(
-    value: float, other: float, noises: tuple[float, float]
-) -> None:
-    first, second = ratio(value, noises[0]), ratio(other, noises[1])
+@pytest.mark.parametrize("seed", range(200))
+def test_what_is_worse_one_way_is_better_the_other(seed: int) -> None:
+    rng = random.Random(seed)
+    first, second = (
+        ratio(rng.uniform(0.1, 2), rng.choice([0, 0, rng.uniform(0, 0.5)])) for _ in range(2)
+    )
     opposite = {"worse": "better", "better": "worse", "same": "same"}
-    near = abs(value / other - 1) - max(0.05, 2 * max(noises))
-    if abs(near) > 1e-9 and abs(other / value - 1 - max(0.05, 2 * max(noises))) > 1e-9:
-        assert judge(first, second) == opposite[judge(second, first)]
+    assert judge(first, second) == opposite[judge(second, first)]
 
 
 def test_counts_of_another_place_are_not_compared_but_ratios_are() -> None:

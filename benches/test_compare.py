@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import compare
 import contest
+import core
 import peers
 import workloads
 from blocking_floors import HandWorker, Leader
@@ -139,3 +142,41 @@ def test_a_trace_is_drawn_from_its_seed() -> None:
     assert first == again
     assert sorted(first) == list(first)
     assert Device().runs == []
+
+
+def test_what_failed_and_what_takes_no_part_stands_beside_the_tables() -> None:
+    order = {"contender": "ray-serve", "loop": "asyncio", "form": "loop"}
+    cell = {"loop": "asyncio", "wait_ms": 0, "callers": 8, "shape": "callers", "form": "loop"}
+    measured = {**run("carpool", 2.0, **cell), "mean_batch": 8.0}
+    kept = {
+        "runs": [{"order": order, "failed": "no end after 1 s"}, measured],
+        "unfit": {"batched": "its handler runs on a thread"},
+    }
+    text = compare.told("W1", kept)
+    assert "Failed: ray-serve: no end after 1 s." in text
+    assert "No part in it: batched (its handler runs on a thread)." in text
+    assert "Mean batch" in text
+    assert "Mean batch" not in compare.told("W1", kept, details=False)
+
+
+def test_a_missing_library_is_skipped_with_the_way_to_get_it() -> None:
+    class Absent(peers.Peer):
+        name = "absent"
+        package = "absent"
+        module = "no_such_module_here"
+
+    assert Absent().missing() == "absent is not installed: pip install --group peers"
+
+
+def test_criterion_results_become_rows(tmp_path: Path) -> None:
+    kept = tmp_path / "going in" / "threads" / "2" / "new"
+    kept.mkdir(parents=True)
+    described = {
+        "group_id": "going in",
+        "function_id": "threads",
+        "value_str": "2",
+        "throughput": {"Elements": 64},
+    }
+    (kept / "benchmark.json").write_text(json.dumps(described))
+    (kept / "estimates.json").write_text(json.dumps({"median": {"point_estimate": 6400.0}}))
+    assert core.rows(tmp_path) == [("going in", "threads 2", "6.4 µs", "100 ns")]

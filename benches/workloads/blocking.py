@@ -67,8 +67,9 @@ class Counted:
 class Caller(threading.Thread):
     """Calls until told to stop; keeps its count, its longest gap and its wrong answers."""
 
-    def __init__(self, door: peers.Door, base: int) -> None:
+    def __init__(self, door: peers.Door, base: int, line: threading.Event) -> None:
         super().__init__(daemon=True)
+        self._line = line
         self._call = door.call
         self._base = base
         self.stop = False
@@ -79,6 +80,8 @@ class Caller(threading.Thread):
 
     def run(self) -> None:
         call, clock, item = self._call, time.perf_counter, self._base
+        # Without a start line a hundred threads that run already make each new one wait for its turn.
+        self._line.wait()
         try:
             last = clock()
             while not self.stop:
@@ -99,10 +102,12 @@ def one(order: Order) -> contest.Run:
     door = peers.ALL[order["contender"]].open(
         peers.Asked("blocking", counted.handler(), MAX_BATCH_SIZE, order["wait_ms"])
     )
-    callers = [Caller(door, (number + 1) * 100_000_000) for number in range(order["threads"])]
-    gc.collect()
+    line = threading.Event()
+    callers = [Caller(door, (number + 1) * 100_000_000, line) for number in range(order["threads"])]
     for caller in callers:
         caller.start()
+    gc.collect()
+    line.set()
     time.sleep(order["seconds"] / 4)
     for caller in callers:
         caller.gap = 0.0

@@ -237,6 +237,7 @@ def tables(runs: Sequence[contest.Run], contenders: Sequence[str]) -> list[Table
                 over,
             )
         )
+        made.append(grid("Bytes of malloc in it", waiting, contenders, keys, "malloc_bytes", []))
     if resting := contest.of(runs, what="idle"):
         names = present(resting, contenders)
         rows = []

@@ -124,8 +124,8 @@ pub(super) unsafe fn free(this: *mut ffi::PyObject) {
 }
 
 /// How many freed objects are kept for the next. A caller that loops frees one per wait, just before the next
-/// is made.
-const MOST: usize = 128;
+/// is made. None where memory is being watched: it must see every use of what is gone.
+const MOST: usize = if cfg!(feature = "memcheck") { 0 } else { 128 };
 /// The kept ones, each the `outcome` of the one before; the GIL protects them, so plain loads and stores do.
 static FIRST: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
 static KEPT: AtomicUsize = AtomicUsize::new(0);
