@@ -10,10 +10,11 @@ use crate::border::Payload;
 use crate::engine::Engine;
 use crate::port::Port;
 use crate::pump::Pump;
-use crate::shared::Executor;
+use crate::shared::{Executor, Shared};
 use crate::terms::Asked;
 
 /// An awaitable of the running loop.
+#[inline]
 pub(crate) fn call_awaiting(
     engine: Py<Engine>,
     py: Python<'_>,
@@ -23,14 +24,7 @@ pub(crate) fn call_awaiting(
 ) -> PyResult<Py<PyAny>> {
     let shared = &engine.get().0;
     let Some(port) = Port::current(py)? else {
-        return Err(if shared.executor == Executor::Loop {
-            shared.no_loop()
-        } else {
-            PyRuntimeError::new_err(format!(
-                "{}: acall needs a running event loop; outside of one, call it or use submit",
-                shared.name
-            ))
-        });
+        return Err(outside(shared));
     };
     let origin = shared.origin(py, true)?;
     let on_loop = shared.executor == Executor::Loop;
@@ -56,4 +50,16 @@ pub(crate) fn call_awaiting(
         Pump::nudge(pump.bind(py), shared)?;
     }
     Ok(made)
+}
+
+/// What a call outside of every event loop is told.
+#[cold]
+fn outside(shared: &Shared) -> PyErr {
+    if shared.executor == Executor::Loop {
+        return shared.no_loop();
+    }
+    PyRuntimeError::new_err(format!(
+        "{}: acall needs a running event loop; outside of one, call it or use submit",
+        shared.name
+    ))
 }

@@ -157,8 +157,10 @@ fn outcome(request: &Handle<PyBorder>) -> Option<Answer> {
 /// Loops first, since that only schedules; futures last, since their callbacks are the users'.
 fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
     let mut ports: Vec<(&Py<Port>, Vec<Ready>)> = Vec::new();
+    let mut others = false;
     for request in requests {
         let Waiter::Loop(link) = request.waiter() else {
+            others = true;
             continue;
         };
         let Some(answer) = outcome(request) else {
@@ -180,6 +182,9 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
         if port.get().push(ready) {
             Port::schedule(port.bind(py));
         }
+    }
+    if !others {
+        return;
     }
     for request in requests {
         if let Waiter::Future { future, engine, .. } = request.waiter() {

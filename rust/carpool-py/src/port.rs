@@ -134,11 +134,17 @@ fn own_context(py: Python<'_>) -> PyResult<Py<PyDict>> {
 
 impl Port {
     /// The port of the loop that runs in this thread, if one does.
+    #[inline]
     pub(crate) fn current(py: Python<'_>) -> PyResult<Option<Py<Port>>> {
         // Asking asyncio costs more than all else here, so those who are woken do not ask.
         if let Some(port) = Self::waking(py) {
             return Ok(Some(port.to_owned().unbind()));
         }
+        Self::ask(py)
+    }
+
+    #[inline(never)]
+    fn ask(py: Python<'_>) -> PyResult<Option<Py<Port>>> {
         let Some(event_loop) = running_loop(py)? else {
             return Ok(None);
         };

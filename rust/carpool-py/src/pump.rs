@@ -62,6 +62,7 @@ fn unpoisoned<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Pumps {
     /// The pump of a loop.
+    #[inline]
     pub(crate) fn of(
         &self,
         py: Python<'_>,
@@ -77,6 +78,12 @@ impl Pumps {
             };
             return Ok(pump.to_owned().unbind());
         }
+        self.look_up(py, engine, port)
+    }
+
+    #[inline(never)]
+    fn look_up(&self, py: Python<'_>, engine: &Arc<Shared>, port: &Py<Port>) -> PyResult<Py<Pump>> {
+        let last = port.get().last_pump();
         let pump = self.find(py, engine, port)?;
         last.engine.store(engine.number, Ordering::Relaxed);
         last.pump.store(pump.as_ptr(), Ordering::Relaxed);

@@ -2,33 +2,38 @@
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
 use super::Awaitable;
 use super::methods::{add_done_callback, result};
 use super::waiting::new_ref;
 
-/// The names that a task asks for at every wait, interned.
-pub(super) struct Names {
-    add_done_callback: Py<PyString>,
-    result: Py<PyString>,
-    get_loop: Py<PyString>,
-    blocking: Py<PyString>,
+/// The names that a task asks for at every wait, interned and kept for ever; null until [`intern_names`].
+static ADD_DONE_CALLBACK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
+static RESULT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
+static GET_LOOP: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
+static BLOCKING: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
+
+/// Before there is an object that could be asked.
+pub(super) fn intern_names(py: Python<'_>) {
+    for (place, name) in [
+        (&ADD_DONE_CALLBACK, "add_done_callback"),
+        (&RESULT, "result"),
+        (&GET_LOOP, "get_loop"),
+        (&BLOCKING, "_asyncio_future_blocking"),
+    ] {
+        let interned = PyString::intern(py, name);
+        place.store(interned.into_ptr(), Ordering::Relaxed);
+    }
 }
 
-static NAMES: PyOnceLock<Names> = PyOnceLock::new();
-
-pub(super) fn names(py: Python<'_>) -> &Names {
-    NAMES.get_or_init(py, || Names {
-        add_done_callback: PyString::intern(py, "add_done_callback").unbind(),
-        result: PyString::intern(py, "result").unbind(),
-        get_loop: PyString::intern(py, "get_loop").unbind(),
-        blocking: PyString::intern(py, "_asyncio_future_blocking").unbind(),
-    })
+#[inline]
+fn is(name: *mut ffi::PyObject, known: &AtomicPtr<ffi::PyObject>) -> bool {
+    name == known.load(Ordering::Relaxed)
 }
 
 /// Attributes, those of every wait first and without making bound methods: `add_done_callback` and
@@ -40,15 +45,13 @@ pub(super) unsafe extern "C" fn getattro(
 ) -> *mut ffi::PyObject {
     // SAFETY: called by CPython, attached, with a live object of this type and a str.
     unsafe {
-        let py = Python::assume_attached();
-        let names = names(py);
-        if name == names.blocking.as_ptr() {
+        if is(name, &BLOCKING) {
             return get_blocking(this, null_mut());
         }
-        if name == names.add_done_callback.as_ptr() || name == names.result.as_ptr() {
+        if is(name, &ADD_DONE_CALLBACK) || is(name, &RESULT) {
             return new_ref(this);
         }
-        if name == names.get_loop.as_ptr() {
+        if is(name, &GET_LOOP) {
             if let Some(link) = (*this.cast::<Awaitable>()).link() {
                 return new_ref(link.port.get().loop_reference().as_ptr());
             }
@@ -71,7 +74,7 @@ pub(super) unsafe extern "C" fn setattro(
 ) -> c_int {
     // SAFETY: as for `getattro`.
     unsafe {
-        if name == names(Python::assume_attached()).blocking.as_ptr() {
+        if is(name, &BLOCKING) {
             return set_blocking(this, value, null_mut());
         }
         ffi::PyObject_GenericSetAttr(this, name, value)
@@ -100,7 +103,13 @@ pub(super) unsafe extern "C" fn get_blocking(
     _: *mut c_void,
 ) -> *mut ffi::PyObject {
     // SAFETY: as for `done`.
-    unsafe { ffi::PyBool_FromLong((*this.cast::<Awaitable>()).blocking.into()) }
+    unsafe {
+        new_ref(if (*this.cast::<Awaitable>()).blocking {
+            ffi::Py_True()
+        } else {
+            ffi::Py_False()
+        })
+    }
 }
 
 pub(super) unsafe extern "C" fn set_blocking(
@@ -115,7 +124,11 @@ pub(super) unsafe extern "C" fn set_blocking(
             ffi::PyErr_SetString(ffi::PyExc_AttributeError, text);
             return -1;
         }
-        let truth = ffi::PyObject_IsTrue(value);
+        let truth = if value == ffi::Py_False() {
+            0
+        } else {
+            ffi::PyObject_IsTrue(value)
+        };
         if truth >= 0 {
             (*this.cast::<Awaitable>()).blocking = truth != 0;
         }

@@ -9,7 +9,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use super::Awaitable;
-use super::attributes::{get_blocking, getattro, set_blocking, setattro};
+use super::attributes::{get_blocking, getattro, intern_names, set_blocking, setattro};
 use super::memory::{clear, dealloc, traverse};
 use super::methods::{
     add_done_callback, cancel, cancelled, close, done, exception, get_loop, make_cancelled_error,
@@ -21,6 +21,7 @@ use super::waiting::{am_send, itself, next, send};
 pub(crate) fn type_object(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let class = TYPE.get_or_try_init(py, || {
+        intern_names(py);
         // SAFETY: attached; the spec and the tables it points to fit `Awaitable`, and live as long as
         // CPython needs them: for ever (the tables are leaked once) or for the call (the spec).
         unsafe { make_type(py) }

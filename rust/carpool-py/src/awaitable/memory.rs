@@ -71,7 +71,12 @@ pub(super) unsafe extern "C" fn dealloc(this: *mut ffi::PyObject) {
         }
         if (*object).ended_well() {
             // The way of nearly all of them: nothing to cancel, to tell or to warn about.
-            clear(this);
+            if (*object).first.is_none() && (*object).more.is_empty() && (*object).message.is_null()
+            {
+                ffi::Py_XDECREF(std::mem::replace(&mut (*object).outcome, null_mut()));
+            } else {
+                clear(this);
+            }
             free(this);
             return;
         }

@@ -216,6 +216,7 @@ impl Awaitable {
 }
 
 /// Submits through `submit`, which is handed the waiter, and returns the awaitable.
+#[inline]
 pub(crate) fn make(
     py: Python<'_>,
     engine: &Py<Engine>,
