@@ -13,6 +13,7 @@
 //! | [`pump`] | slots on event loops |
 //! | [`alarm`] | exact timers of event loops |
 //! | [`step`] | handlers called right there |
+//! | [`cells`] | the memory of requests |
 //! | [`border`] | what the core calls: wakes, grouped per loop |
 //! | [`port`] | one event loop, as the core's wakes see it |
 //! | [`awaitable`] | what `await` gets: a raw type; `plain.rs` is the same in ordinary PyO3 |
@@ -38,6 +39,7 @@ mod bell;
 mod border;
 mod call;
 mod calling;
+mod cells;
 mod engine;
 mod errands;
 mod errors;
@@ -56,6 +58,9 @@ mod ticket;
 mod vectorcall;
 
 use pyo3::prelude::*;
+
+#[global_allocator]
+static MEMORY: cells::Cells = cells::Cells;
 
 /// The extension module.
 #[pymodule(gil_used = true)]
