@@ -11,6 +11,7 @@ use crate::request::{Claimed, Handle};
 use crate::route::{self, Delivery};
 use crate::scheduler::Shared;
 use crate::scheduler::policy::Reason;
+use crate::slot::Kept;
 use crate::stats::since;
 use crate::sync::Arc;
 
@@ -339,14 +340,20 @@ impl<B: Border> Outgoing<B> {
     /// Counts the answers, lets them be seen, gives the slot back after the last, wakes the callers.
     /// True when the slot was given back: after the last part that was sent.
     pub fn send(mut self) -> bool {
-        self.go()
+        self.go(false)
     }
 
-    fn go(&mut self) -> bool {
+    /// The same, but the slot comes to the caller of this: for a runner that has to wake the callers yet.
+    pub fn send_keeping(mut self) -> Option<Kept<B>> {
+        let shared = self.shared.clone();
+        self.go(true).then(|| Kept::new(shared))
+    }
+
+    fn go(&mut self, keeps_slot: bool) -> bool {
         let mut slot_is_free = false;
         if !self.delivery.is_empty() {
             let delivery = std::mem::replace(&mut self.delivery, Delivery::of(0));
-            slot_is_free = route::route(&self.shared, delivery, self.ended.take());
+            slot_is_free = route::route(&self.shared, delivery, self.ended.take(), keeps_slot);
         }
         if !self.stepped.is_empty() {
             route::tell_steps(std::mem::take(&mut self.stepped));
@@ -359,6 +366,6 @@ impl<B: Border> Outgoing<B> {
 
 impl<B: Border> Drop for Outgoing<B> {
     fn drop(&mut self) {
-        self.go();
+        self.go(false);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::task::Waker;
 
+use crate::alone::Alone;
 use crate::border::Border;
 use crate::clock::{Clock, Nanos};
 use crate::error::Refused;
@@ -118,6 +119,13 @@ impl<B: Border> Batcher<B> {
     /// their callers are told by [`Border::expired`]. To be called when [`Border::arm`] says so.
     pub fn expire_due(&self) {
         Shared::expire_due(&self.shared);
+    }
+
+    /// For a caller that runs batches itself: a slot for its own plain request alone, if that would leave
+    /// at once and by itself. Else it must submit.
+    #[inline]
+    pub fn alone(&self) -> Option<Alone<'_, B>> {
+        Alone::take(&self.shared)
     }
 
     /// Makes everything now pending leave as soon as a slot is free.

@@ -10,6 +10,7 @@
 //! | scheduler | [`scheduler`] | pending requests and the pure decision when and what leaves |
 //! | batch | [`batch`] | closed for ever once sealed; answered exactly once per request |
 //! | slot | [`slot`] | room to run one batch, held by a lease: threads, loops and callers pull |
+//! | | [`alone`] | the same for a caller that finds nobody: no request is needed |
 //! | route | [`route`] | outcomes to replies, then wakes |
 //! | reply | [`reply`], `steps` | the state machine the caller waits on; steps before the answer |
 //!
@@ -17,6 +18,7 @@
 //! or what time it is: a [`Border`] names the payload, the answer, the waiter and the clock, so that
 //! a language binding, a simulation with a virtual clock and the model checker run the same code.
 
+pub mod alone;
 pub mod batch;
 pub mod batcher;
 pub mod border;
@@ -38,8 +40,11 @@ pub mod stats;
 mod steps;
 pub mod submit;
 mod sync;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod tick;
 pub mod timer;
 
+pub use alone::Alone;
 pub use batch::{Batch, Outgoing, RequestId};
 pub use batcher::Batcher;
 pub use border::{Border, Failure};
@@ -49,6 +54,6 @@ pub use limits::{Limits, Overflow};
 pub use reply::Next;
 pub use request::{Request, Terms};
 pub use scheduler::policy::Reason;
-pub use slot::{Pulled, Seat};
+pub use slot::{Kept, Pulled, Seat};
 pub use stats::{Histogram, Snapshot};
 pub use submit::Ticket;

@@ -28,6 +28,9 @@ pub struct Limits {
     pub slots: usize,
     /// Most steps of one reply that its caller has not taken; at least 1.
     pub steps: usize,
+    /// A caller that runs its own batch may wait for those who were there last time (see
+    /// `scheduler::company`); only where `wait` is 0.
+    pub gather: bool,
 }
 
 impl Default for Limits {
@@ -40,6 +43,7 @@ impl Default for Limits {
             overflow: Overflow::Raise,
             slots: usize::MAX,
             steps: 16,
+            gather: true,
         }
     }
 }

@@ -56,11 +56,12 @@ impl<B: Border> Delivery<B> {
 }
 
 /// Takes one step's outcomes of a batch to its callers; `ended` is its lease if this was its last step.
-/// True when that gave the slot back.
+/// True when that gave the slot back, or with `keeps_slot` left it to the caller of this.
 pub(crate) fn route<B: Border>(
     shared: &Arc<Shared<B>>,
     delivery: Delivery<B>,
     ended: Option<Lease>,
+    keeps_slot: bool,
 ) -> bool {
     let (delivered, gone) = (
         delivery.delivered.len() as u64,
@@ -76,11 +77,16 @@ pub(crate) fn route<B: Border>(
         counters.failed += failed;
         counters.forsaken += gone;
         if let Some(sealed) = ended {
-            counters.runs.add(since(sealed, now));
-            state.free_slots += 1;
+            let run = since(sealed, now);
+            counters.runs.add(run);
+            state.company.answered(run, shared.admission.count());
+            if !keeps_slot {
+                state.free_slots += 1;
+                state.company.ended(now);
+            }
         }
         // The last answer sent need not be the last one prepared.
-        if ended.is_some() || state.has_ended(shared) {
+        if (ended.is_some() && !keeps_slot) || state.has_ended(shared) {
             state.settle(shared, now, out);
         }
         ended.is_some()

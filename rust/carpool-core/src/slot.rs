@@ -114,6 +114,31 @@ impl<B: Border> Drop for Seat<B> {
     }
 }
 
+/// A slot whose batch has been answered: given back when this is dropped. Until then the callers that
+/// have their answers can be woken, and come back; the next batch is late by that, and fuller.
+#[must_use = "the slot is taken until it is dropped"]
+pub struct Kept<B: Border> {
+    shared: Arc<Shared<B>>,
+}
+
+impl<B: Border> Kept<B> {
+    pub(crate) fn new(shared: Arc<Shared<B>>) -> Self {
+        Self { shared }
+    }
+}
+
+impl<B: Border> Drop for Kept<B> {
+    fn drop(&mut self) {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        shared.locked(|state, out| {
+            state.free_slots += 1;
+            state.company.ended(now);
+            state.settle(shared, now, out);
+        });
+    }
+}
+
 /// Asks once, without a seat.
 pub(crate) fn try_pull<B: Border>(shared: &Arc<Shared<B>>, size: usize) -> Pulled<B> {
     let now = shared.clock.now();

@@ -1,6 +1,6 @@
 //! The decision when a batch leaves, against the rules of late sealing written down a second time.
 
-use carpool_core::scheduler::policy::{Decision, Reason, View, decide};
+use carpool_core::scheduler::policy::{Decision, Gather, Reason, View, decide};
 use carpool_core::{Limits, Overflow};
 use proptest::prelude::*;
 
@@ -22,6 +22,7 @@ prop_compose! {
         age in prop_oneof![0..40_u64, Just(u64::MAX)],
         flushed in any::<bool>(),
         draining in any::<bool>(),
+        gather in prop_oneof![Just(None), (0..8_usize, moment()).prop_map(Some)],
         free_slots in 0..3_usize,
     ) -> (Limits, usize, View, u64, usize) {
         let limits = Limits {
@@ -39,6 +40,7 @@ prop_compose! {
             oldest: (count > 0).then_some(oldest),
             flushed,
             draining,
+            gather: gather.map(|(company, until)| Gather { company, until }),
         };
         (limits, size, view, oldest.saturating_add(age).min(u64::MAX - 1), free_slots)
     }
@@ -57,11 +59,15 @@ fn reasons(limits: &Limits, size: usize, view: &View, now: u64, free_slots: usiz
         size => size.min(limits.max_batch_size),
     };
     let waited = u128::from(now) >= u128::from(oldest) + u128::from(limits.wait);
+    // Who gathers holds what would leave at once, unless somebody wants it to leave.
+    let gathers = view.gather.filter(|_| !view.draining && !view.flushed);
+    let gathered = gathers.map(|it| view.count >= it.company || now >= it.until);
     let rules = [
         (view.count >= room, Reason::Full),
         (view.cost >= limits.max_batch_cost, Reason::Cost),
-        (limits.wait == 0, Reason::Idle),
-        (waited, Reason::Wait),
+        (limits.wait == 0 && gathers.is_none(), Reason::Idle),
+        (limits.wait == 0 && gathered == Some(true), Reason::Gather),
+        (limits.wait > 0 && waited, Reason::Wait),
         (view.draining, Reason::Close),
         (view.flushed, Reason::Flush),
     ];
@@ -121,7 +127,7 @@ proptest! {
             matches!(decide(limits, size, view, now, free), Decision::Leave(_))
         };
         let patient = Limits { wait: limits.wait.saturating_add(more), ..limits };
-        if leaves(&patient, &view, now) {
+        if view.gather.is_none() && leaves(&patient, &view, now) {
             assert!(leaves(&limits, &view, now));
         }
         if leaves(&limits, &view, now) {

@@ -320,3 +320,192 @@ fn the_end_of_a_batch_wakes_the_caller_of_the_oldest() {
     assert_eq!(bell.rings(), 1);
     assert_eq!(taken(&batch(batcher.pull_own(&b))), [2]);
 }
+
+const US: u64 = 1_000;
+
+/// A batch of `n` callers that run it themselves, sealed now, with what wakes the first of them.
+fn company(
+    batcher: &carpool_core::Batcher<Plain>,
+    log: &Log,
+    n: u64,
+) -> (carpool_core::Batch<Plain>, Vec<carpool_core::Ticket<Plain>>) {
+    let tickets: Vec<_> = (0..n).map(|id| caller(batcher, log, id).1).collect();
+    (batch(batcher.pull_own(&tickets[0])), tickets)
+}
+
+/// A caller that runs its own batch, submitted.
+fn caller(
+    batcher: &carpool_core::Batcher<Plain>,
+    log: &Log,
+    id: u64,
+) -> (std::sync::Arc<Bell>, carpool_core::Ticket<Plain>) {
+    let (bell, waker) = Bell::new();
+    let mut waiter = log.waiter(id);
+    waiter.runner = Some(waker);
+    (bell, batcher.submit(id, waiter).unwrap())
+}
+
+#[test]
+fn a_caller_waits_for_those_who_were_there_last_time() {
+    let (batcher, clock) = batcher(limits(8, 0));
+    let log = Log::default();
+    let (mut running, _tickets) = company(&batcher, &log, 3);
+    clock.advance(100 * US);
+    running.answer_all(vec![Ok(0); 3]).unwrap().send();
+    clock.advance(US);
+    let (first, a) = caller(&batcher, &log, 10);
+    assert_eq!(waits(batcher.pull_own(&a)), Some(151 * US), "half the run");
+    let (second, b) = caller(&batcher, &log, 11);
+    assert_eq!(waits(batcher.pull_own(&b)), None);
+    clock.advance(US);
+    let (_, c) = caller(&batcher, &log, 12);
+    let b = batch(batcher.pull_own(&c));
+    assert_eq!((taken(&b), b.reason()), (vec![10, 11, 12], Reason::Gather));
+    assert_eq!(
+        (first.rings(), second.rings()),
+        (0, 0),
+        "the last one runs it"
+    );
+}
+
+#[test]
+fn a_caller_waits_no_longer_than_half_the_last_run() {
+    let (batcher, clock) = batcher(limits(8, 0));
+    let log = Log::default();
+    let (mut running, _tickets) = company(&batcher, &log, 3);
+    clock.advance(100 * US);
+    running.answer_all(vec![Ok(0); 3]).unwrap().send();
+    let (_, a) = caller(&batcher, &log, 10);
+    assert_eq!(waits(batcher.pull_own(&a)), Some(150 * US));
+    clock.set(150 * US - 1);
+    assert_eq!(waits(batcher.pull_own(&a)), Some(150 * US));
+    clock.set(150 * US);
+    let mut late = batch(batcher.pull_own(&a));
+    assert_eq!((taken(&late), late.reason()), (vec![10], Reason::Gather));
+    clock.advance(100 * US);
+    late.answer_all(vec![Ok(0)]).unwrap().send();
+    // Once in vain is enough.
+    let (_, b) = caller(&batcher, &log, 11);
+    let b = batch(batcher.pull_own(&b));
+    assert_eq!((taken(&b), b.reason()), (vec![11], Reason::Idle));
+}
+
+#[test]
+fn nobody_gathers_where_it_is_switched_off_or_somebody_else_runs_the_batch() {
+    for gather in [false, true] {
+        let (batcher, clock) = batcher(Limits {
+            gather,
+            ..limits(8, 0)
+        });
+        let log = Log::default();
+        let (mut running, _tickets) = company(&batcher, &log, 3);
+        clock.advance(100 * US);
+        running.answer_all(vec![Ok(0); 3]).unwrap().send();
+        let (_, a) = caller(&batcher, &log, 10);
+        let b = match gather {
+            true => batch(batcher.try_pull(8)),
+            false => batch(batcher.pull_own(&a)),
+        };
+        assert_eq!((taken(&b), b.reason()), (vec![10], Reason::Idle));
+    }
+}
+
+#[test]
+fn a_flush_ends_the_gathering() {
+    let (batcher, clock) = batcher(limits(8, 0));
+    let log = Log::default();
+    let (mut running, _tickets) = company(&batcher, &log, 3);
+    clock.advance(100 * US);
+    running.answer_all(vec![Ok(0); 3]).unwrap().send();
+    let (bell, a) = caller(&batcher, &log, 10);
+    assert!(waits(batcher.pull_own(&a)).is_some());
+    batcher.flush();
+    assert_eq!(bell.rings(), 1);
+    assert_eq!(taken(&batch(batcher.pull_own(&a))), [10]);
+}
+
+#[test]
+fn a_call_alone_is_a_batch_of_one() {
+    let (batcher, clock) = batcher(limits(4, 0));
+    let lease = batcher.alone().unwrap();
+    let during = batcher.snapshot();
+    assert_eq!(
+        (during.submitted, during.in_flight, during.batches),
+        (1, 1, 1)
+    );
+    clock.advance(5 * US);
+    lease.answered();
+    drop(batcher.alone().unwrap());
+    batcher.alone().unwrap().failed();
+    let after = batcher.snapshot();
+    assert_eq!((after.submitted, after.answered, after.failed), (3, 1, 2));
+    assert_eq!((after.in_flight, after.batches), (0, 3));
+    assert_eq!(after.reasons[Reason::Idle as usize], 3);
+    assert_eq!((after.sizes.count(), after.sizes.max()), (3, 1));
+    assert_eq!((after.waits.count(), after.waits.max()), (3, 0));
+    assert_eq!((after.runs.count(), after.runs.max()), (3, 5 * US));
+}
+
+#[test]
+fn who_comes_while_a_call_runs_alone_is_told_of_its_end() {
+    let (batcher, _) = batcher(limits(4, 0));
+    let log = Log::default();
+    let lease = batcher.alone().unwrap();
+    assert!(batcher.alone().is_none(), "the only slot is taken");
+    let (bell, a) = caller(&batcher, &log, 1);
+    assert_eq!(waits(batcher.pull_own(&a)), None);
+    lease.answered();
+    assert_eq!(bell.rings(), 1);
+    assert!(batcher.alone().is_none(), "not before those who wait");
+    assert_eq!(taken(&batch(batcher.pull_own(&a))), [1]);
+}
+
+#[test]
+fn a_close_waits_for_a_call_that_runs_alone() {
+    let (batcher, _) = batcher(limits(4, 0));
+    let (bell, waker) = Bell::new();
+    let lease = batcher.alone().unwrap();
+    batcher.close(true);
+    assert!(!batcher.poll_ended(&waker));
+    lease.answered();
+    assert_eq!(bell.rings(), 1);
+    assert!(batcher.poll_ended(&waker));
+    assert!(batcher.alone().is_none());
+}
+
+#[test]
+fn no_call_runs_alone_where_it_would_be_held_or_passes_somebody_by() {
+    let (held, _) = batcher(limits(4, 1));
+    assert!(held.alone().is_none(), "held for company");
+
+    let (served, _) = batcher(limits(4, 0));
+    let (_, waker) = Bell::new();
+    let mut seat = served.seat();
+    assert_eq!(waits(seat.poll(&waker, 4)), None);
+    assert!(served.alone().is_none(), "somebody is in line");
+
+    let (gathering, clock) = batcher(limits(4, 0));
+    let log = Log::default();
+    let (mut running, _tickets) = company(&gathering, &log, 3);
+    clock.advance(100 * US);
+    running.answer_all(vec![Ok(0); 3]).unwrap().send();
+    assert!(gathering.alone().is_none(), "the others come back");
+    clock.advance(50 * US);
+    assert!(gathering.alone().is_some(), "they did not");
+}
+
+#[test]
+fn a_slot_that_is_kept_seals_nothing_until_it_is_given_back() {
+    let (batcher, _) = batcher(limits(4, 0));
+    let log = Log::default();
+    let (mut running, tickets) = company(&batcher, &log, 1);
+    let (bell, a) = caller(&batcher, &log, 1);
+    let slot = running.answer_all(vec![Ok(7)]).unwrap().send_keeping();
+    assert_eq!(tickets[0].take(), Some(Ok(7)), "the answer is there");
+    assert_eq!(batcher.snapshot().in_flight, 0);
+    assert_eq!(waits(batcher.pull_own(&a)), None);
+    assert_eq!(bell.rings(), 0);
+    drop(slot.expect("the last answer"));
+    assert_eq!(bell.rings(), 1);
+    assert_eq!(taken(&batch(batcher.pull_own(&a))), [1]);
+}

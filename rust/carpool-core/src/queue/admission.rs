@@ -109,6 +109,12 @@ impl Admission {
         self.word.load(SeqCst) & COUNT
     }
 
+    /// Whether nobody is counted in, and more may come.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        self.word.load(SeqCst) == 0
+    }
+
     /// Whether it was closed.
     #[inline]
     pub fn is_closed(&self) -> bool {

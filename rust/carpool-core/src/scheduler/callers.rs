@@ -27,7 +27,7 @@ impl<B: Border> State<B> {
         out: &mut Outbox<B>,
     ) -> Result<Sealed<B>, Option<Nanos>> {
         loop {
-            let (key, decision) = self.look(shared, size, now, out);
+            let (key, decision) = self.look(shared, size, true, now, out);
             match decision {
                 Decision::Leave(reason) => {
                     let is_own = |handle: &Handle<B>| Arc::ptr_eq(handle, own);
@@ -59,7 +59,7 @@ impl<B: Border> State<B> {
             return;
         }
         // The look drops dead heads: one that was cancelled must not go on keeping the time.
-        let (key, decision) = self.look(shared, shared.limits.max_batch_size, now, out);
+        let (key, decision) = self.look(shared, shared.limits.max_batch_size, true, now, out);
         let Some(head) = self.pending.head(key) else {
             return self.keep_time(None, out);
         };

@@ -5,6 +5,7 @@
 //! handles are collected in an [`Outbox`] and let go after unlocking.
 
 mod callers;
+mod company;
 mod deadlines;
 mod group;
 pub mod pending;
@@ -29,6 +30,7 @@ use crate::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 use callers::Keeper;
+pub(crate) use company::Company;
 use deadlines::Deadlines;
 use pending::{Pending, Queued};
 use policy::{Decision, Reason, decide};
@@ -89,6 +91,8 @@ pub(crate) struct State<B: Border> {
     pub(crate) phase: Phase,
     pub(crate) closers: Vec<Waker>,
     pub(crate) counters: Counters,
+    /// Who was there last time.
+    pub(crate) company: Company,
 }
 
 /// What is to be done once the lock is released.
@@ -145,6 +149,7 @@ impl<B: Border> Shared<B> {
                 phase: Phase::Open,
                 closers: Vec::new(),
                 counters: Counters::default(),
+                company: Company::default(),
             }),
         }
     }
@@ -291,11 +296,12 @@ impl<B: Border> State<B> {
         shared.dead.store(0, Relaxed);
     }
 
-    /// Asks the policy about the group that goes next.
+    /// Asks the policy about the group that goes next. `gathers`: for a caller that would run it itself.
     fn look(
         &mut self,
         shared: &Shared<B>,
         size: usize,
+        gathers: bool,
         now: Nanos,
         out: &mut Outbox<B>,
     ) -> (u64, Decision) {
@@ -325,6 +331,11 @@ impl<B: Border> State<B> {
                 .view(key, size.min(limits.max_batch_size), some_dead);
             view.draining = draining;
             view.flushed = view.oldest <= self.flushed;
+            if gathers && limits.gather && limits.wait == 0 {
+                view.gather = view
+                    .oldest
+                    .and_then(|oldest| self.company.gather(key, oldest));
+            }
             let decision = decide(limits, size, &view, now, self.free_slots);
             let waits = matches!(decision, Decision::Wait { until: Some(_), .. });
             if waits && self.pending.only_looks_full(key, view.count) {
@@ -345,7 +356,7 @@ impl<B: Border> State<B> {
         out: &mut Outbox<B>,
     ) -> Result<Sealed<B>, Decision> {
         loop {
-            let (key, decision) = self.look(shared, size, now, out);
+            let (key, decision) = self.look(shared, size, false, now, out);
             let Decision::Leave(reason) = decision else {
                 return Err(decision);
             };
@@ -393,6 +404,8 @@ impl<B: Border> State<B> {
             self.counters.reasons[reason as usize] += 1;
             self.counters.sizes.add(requests.len() as u64);
             self.counters.in_flight += requests.len() as u64;
+            let gathered = reason == Reason::Gather;
+            self.company.sealed(requests.len(), key, gathered);
             shared.leave_queue(requests.len(), cost);
         }
         self.let_in(shared, out);
@@ -433,7 +446,7 @@ impl<B: Border> State<B> {
                 self.settle_callers(shared, now, out);
                 break;
             };
-            match self.look(shared, size, now, out).1 {
+            match self.look(shared, size, false, now, out).1 {
                 Decision::Leave(_) => {
                     self.slots.wake_front(&mut out.wakes);
                     break;

@@ -172,6 +172,7 @@ impl<H: Queued> Pending<H> {
             oldest: Some(head.arrival),
             flushed: false,
             draining: false,
+            gather: None,
         }
     }
 

@@ -65,6 +65,17 @@ pub struct View {
     pub flushed: bool,
     /// The batcher is draining: nothing more will come.
     pub draining: bool,
+    /// Who may come back, where a caller looks that would run the batch itself.
+    pub gather: Option<Gather>,
+}
+
+/// For whom a caller that would run the batch itself may hold it, and until when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gather {
+    /// How many were there last time.
+    pub company: usize,
+    /// When it runs at the latest.
+    pub until: Nanos,
 }
 
 /// What to do.
@@ -93,7 +104,8 @@ impl Decision {
 }
 
 /// Late sealing: only with a free slot, and then at once if the batch is full or its oldest request
-/// has waited `wait` since its arrival. `size` is the most that the asking slot takes.
+/// has waited `wait` since its arrival. `size` is the most that the asking slot takes. Where `wait` is 0
+/// a caller may gather first: until those are back who were there last time, for a moment at most.
 pub fn decide(
     limits: &Limits,
     size: usize,
@@ -118,7 +130,17 @@ pub fn decide(
     } else if view.cost >= limits.max_batch_cost {
         Decision::Leave(Reason::Cost)
     } else if limits.wait == 0 {
-        Decision::Leave(Reason::Idle)
+        match view.gather.filter(|_| !view.draining && !view.flushed) {
+            None => Decision::Leave(Reason::Idle),
+            Some(gather) if view.count >= gather.company || now >= gather.until => {
+                Decision::Leave(Reason::Gather)
+            }
+            Some(gather) => Decision::Wait {
+                until: Some(gather.until),
+                count: gather.company.min(size),
+                cost: limits.max_batch_cost,
+            },
+        }
     } else if now >= due {
         Decision::Leave(Reason::Wait)
     } else if view.draining {
@@ -146,6 +168,7 @@ mod tests {
         overflow: crate::limits::Overflow::Raise,
         slots: 1,
         steps: 1,
+        gather: true,
     };
 
     fn view(count: usize, cost: u64, oldest: Nanos) -> View {
@@ -170,6 +193,10 @@ mod tests {
             ..view(1, 1, 5)
         };
         let at_once = Limits { wait: 0, ..LIMITS };
+        let gathering = |count, company| View {
+            gather: Some(Gather { company, until: 9 }),
+            ..view(count, 1, 5)
+        };
         let rows = [
             (
                 "no free slot, however full",
@@ -251,6 +278,84 @@ mod tests {
                 5,
                 1,
                 leave(Reason::Idle),
+            ),
+            (
+                "company expected",
+                at_once,
+                4,
+                gathering(1, 3),
+                8,
+                1,
+                wait(Some(9), 3, 100),
+            ),
+            (
+                "company is there",
+                at_once,
+                4,
+                gathering(3, 3),
+                5,
+                1,
+                leave(Reason::Gather),
+            ),
+            (
+                "gathered long enough",
+                at_once,
+                4,
+                gathering(1, 3),
+                9,
+                1,
+                leave(Reason::Gather),
+            ),
+            (
+                "more expected than there is room",
+                at_once,
+                4,
+                gathering(1, 9),
+                5,
+                1,
+                wait(Some(9), 4, 100),
+            ),
+            (
+                "full while gathering",
+                at_once,
+                2,
+                gathering(2, 9),
+                5,
+                1,
+                leave(Reason::Full),
+            ),
+            (
+                "flushed while gathering",
+                at_once,
+                4,
+                View {
+                    flushed: true,
+                    ..gathering(1, 3)
+                },
+                5,
+                1,
+                leave(Reason::Idle),
+            ),
+            (
+                "draining while gathering",
+                at_once,
+                4,
+                View {
+                    draining: true,
+                    ..gathering(1, 3)
+                },
+                5,
+                1,
+                leave(Reason::Idle),
+            ),
+            (
+                "a wait of its own is no gathering",
+                LIMITS,
+                4,
+                gathering(1, 3),
+                8,
+                1,
+                wait(Some(15), 4, 100),
             ),
             ("flushed", LIMITS, 4, flushed, 6, 1, leave(Reason::Flush)),
             ("draining", LIMITS, 4, draining, 6, 1, leave(Reason::Close)),

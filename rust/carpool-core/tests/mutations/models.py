@@ -413,7 +413,7 @@ MODELS = [
         "end-of-batch-without-settling",
         "wake::the_end_of_a_batch_wakes_the_slot_that_waits_for_it",
         "route.rs",
-        "if ended.is_some() || state.has_ended(shared) {",
+        "if (ended.is_some() && !keeps_slot) || state.has_ended(shared) {",
         "if state.has_ended(shared) {",
     ),
     mutation(
@@ -502,7 +502,7 @@ MODELS = [
         "closer-told-by-the-last-prepared-only",
         "close::the_last_answer_sent_tells_the_closer",
         "route.rs",
-        "if ended.is_some() || state.has_ended(shared) {",
+        "if (ended.is_some() && !keeps_slot) || state.has_ended(shared) {",
         "if ended.is_some() {",
     ),
     mutation(
@@ -573,7 +573,7 @@ MODELS = [
         "cancelled-keeper-keeps-the-time",
         "callers::a_caller_that_gives_up_hands_the_time_on",
         "scheduler/callers.rs",
-        "let (key, decision) = self.look(shared, shared.limits.max_batch_size, now, out);\n"
+        "let (key, decision) = self.look(shared, shared.limits.max_batch_size, true, now, out);\n"
         "        let Some(head)",
         "let _ = now;\n        let (key, decision) = (0, Decision::NO_SLOT);\n        let Some(head)",
     ),
@@ -583,5 +583,38 @@ MODELS = [
         "submit.rs",
         "if lead || self.must_settle() {",
         "let _ = lead;\n                if self.must_settle() {",
+    ),
+    mutation(
+        "alone-tells-nobody",
+        "callers::a_call_that_runs_alone_tells_who_came_meanwhile",
+        "alone.rs",
+        "        if !quiet {\n            shared.settle_now();",
+        "        if !quiet && false {\n            shared.settle_now();",
+    ),
+    mutation(
+        "alone-looks-before-the-slot-is-free",
+        "callers::a_call_that_runs_alone_tells_who_came_meanwhile",
+        "alone.rs",
+        "        let mut state = lock(&shared.state);\n        let counters = &mut state.counters;\n"
+        "        counters.in_flight -= 1;",
+        "        let pending = shared.admission.count();\n"
+        "        let mut state = lock(&shared.state);\n        let counters = &mut state.counters;\n"
+        "        counters.in_flight -= 1;",
+        "        state.free_slots += 1;\n        let pending = shared.admission.count();\n",
+        "        state.free_slots += 1;\n",
+    ),
+    mutation(
+        "kept-slot-told-to-nobody",
+        "callers::a_kept_slot_goes_to_who_waits_for_it",
+        "slot.rs",
+        "            state.company.ended(now);\n            state.settle(shared, now, out);",
+        "            state.company.ended(now);\n            let _ = out;",
+    ),
+    mutation(
+        "gathers-for-one-too-many",
+        "callers::who_gathers_is_answered_by_who_comes_back",
+        "scheduler/policy.rs",
+        "Some(gather) if view.count >= gather.company ||",
+        "Some(gather) if view.count > gather.company ||",
     ),
 ]
