@@ -36,6 +36,7 @@ SHARED: list[tuple[str, Any, type[Exception]]] = [
 DECORATED: list[tuple[str, Any, type[Exception]]] = [
     *[("max_concurrent_batches", value, ValueError) for value in (0, -3)],
     *[("max_concurrent_batches", value, TypeError) for value in (1.5, "2", None, True)],
+    *[("gather", value, TypeError) for value in (None, 1, 0, "yes")],
     *[("executor", value, ValueError) for value in ("process", "", "Thread")],
     *[("executor", value, TypeError) for value in (1, b"thread", object)],
     *[("setup", value, TypeError) for value in (1, "load", ())],
@@ -126,6 +127,8 @@ def test_a_batcher_has_no_options_of_a_handler(name: str) -> None:
         {"executor": None},
         {"executor": "thread"},
         {"executor": "caller"},
+        {"executor": "caller", "gather": False},
+        {"gather": True},
         {"setup": None, "context": None},
         {"setup": dict},
     ],

@@ -63,6 +63,7 @@ class Station:
             overflow=options.overflow,
             slots=self.slots,
             executor=self.executor,
+            gather=options.gather,
         )
         open_engine(engine, 0)
         if self.closed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Hashable, Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from types import GenericAlias
 from typing import Any, Generic, Literal, TypeVar, final
 
@@ -18,14 +18,17 @@ _R_co = TypeVar("_R_co", covariant=True)
 __all__ = [
     "RAW",
     "Awaitable",
+    "Bare",
     "Batch",
     "Call",
+    "Desk",
     "Engine",
     "Port",
     "Pump",
     "Run",
     "Seat",
     "Ticket",
+    "Worker",
     "__version__",
     "end_errands",
     "first_step",
@@ -235,6 +238,42 @@ class Pump:
 
     def __call__(self, *args: Any, **kwargs: Any) -> None: ...
 
+@disjoint_base
+class Desk:
+    """What stays between the batches of one worker, or of all callers and loops that share it."""
+
+    def __new__(cls) -> Self: ...
+    @property
+    def context(self) -> Context:
+        """What `setup` runs in, and every run begins with a copy of."""
+    @property
+    def is_set_up(self) -> bool:
+        """Whether `setup` has run."""
+    def set_up(self) -> None:
+        """Notes that `setup` has run."""
+
+@final
+class Bare:
+    """A plain function of one list, to be called as it is: no `async def`, no `context`."""
+
+    def __new__(cls, function: Callable[..., Any], desk: Desk, needs_setup: bool) -> Bare: ...
+
+@final
+class Worker:
+    """A worker thread's end of its engine."""
+
+    def next(self) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+        """Blocks for a batch: a function to call and its arguments, or None once closed and drained.
+
+        What it returned is to be told by `answered` or `failed`.
+        """
+    def answered(self, results: Any) -> None:
+        """The function returned."""
+    def failed(self, error: BaseException) -> None:
+        """The function raised."""
+    def let_go(self) -> None:
+        """Drops what it has in hand, which fails its callers."""
+
 @final
 class Engine:
     """One batcher of the core, in this process."""
@@ -250,6 +289,7 @@ class Engine:
         slots: int | None,
         executor: str,
         max_batch_cost: int | None = None,
+        gather: bool = True,
     ) -> Engine: ...
     @property
     def name(self) -> str:
@@ -316,6 +356,8 @@ class Engine:
         self, max_size: int | None = None, timeout_ns: int | None = None
     ) -> Batch[Any, Any] | None:
         """Blocks for a batch. None: the time is over, or closed and drained."""
+    def worker(self, desk: Desk) -> Worker:
+        """A worker thread's end of this engine."""
     def seat(self) -> Seat:
         """A place to wait for batches without blocking."""
     def check_wait(self, what: str) -> None:
@@ -344,7 +386,14 @@ class Call:
     """Base class of decorated functions, and of methods bound to an instance."""
 
     def __new__(
-        cls, binder: Callable[..., Any], simple: bool, awaits: bool, *_args: Any, **_kwargs: Any
+        cls,
+        binder: Callable[..., Any],
+        simple: bool,
+        awaits: bool,
+        *_args: Any,
+        bare: Bare | None = None,
+        instance: object = None,
+        **_kwargs: Any,
     ) -> Self: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """One result: awaited for handlers made with `async def`, else the caller blocks."""

@@ -48,9 +48,17 @@ class _Decorated(Call, Lifecycle):
 
     def __new__(cls, plan: Plan, branch: Branch | None = None, bound: tuple[Any, ...] = ()) -> Self:
         binding = plan.bound if bound else plan.free
-        made = super().__new__(cls, binding.item, binding.simple, plan.is_async)
+        branch = branch or Branch(plan)
+        made = super().__new__(
+            cls,
+            binding.item,
+            binding.simple,
+            plan.is_async,
+            bare=branch.handler.bare,
+            instance=bound[0] if bound else None,
+        )
         made._plan, made._binding, made._bound = plan, binding, bound
-        made._branch = branch or Branch(plan)
+        made._branch = branch
         made._station = made._branch.station
         if plan.executor == "loop" and binding.simple:
             made._run_directly(made._branch.handler, bound)
@@ -311,6 +319,7 @@ def batched(
     overflow: Overflow = "raise",
     max_concurrent_batches: int = 1,
     executor: Executor | None = None,
+    gather: bool = True,
     setup: Callable[[], object] | None = None,
     context: Callable[[], Entered] | None = None,
     name: str | None = None,
@@ -332,6 +341,8 @@ def batched(
         executor: who runs the handler: "thread" (a persistent worker thread; the default for `def`), "loop"
             (the callers' event loop; the default for `async def`) or "caller" (the thread whose call closes
             the batch).
+        gather: with executor="caller" and wait_ms=0, a caller about to run a batch waits for those who were
+            there last time, at most half as long as the last run took.
         setup: called before the first batch, once in each worker thread, or once in all where there is
             none; if it raises, every pending and later caller gets SetupError.
         context: called once per batch; the handler runs inside the context manager it returns. That of
@@ -358,6 +369,7 @@ def batched(
         overflow=overflow,
         max_concurrent_batches=max_concurrent_batches,
         executor=executor,
+        gather=gather,
         setup=setup,
         context=context,
         name=name,

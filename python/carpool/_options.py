@@ -33,6 +33,7 @@ class Options:
     overflow: str = "raise"
     max_concurrent_batches: int = 1
     executor: str | None = None
+    gather: bool = True
     setup: Callable[[], object] | None = None
     context: Callable[[], Any] | None = None
     name: str | None = None
@@ -45,6 +46,7 @@ class Options:
         _choice("overflow", self.overflow, OVERFLOWS)
         if self.executor is not None:
             _choice("executor", self.executor, EXECUTORS)
+        _switch("gather", self.gather)
         _callable("setup", self.setup)
         _callable("context", self.context)
         if self.name is not None and not isinstance(self.name, str):
@@ -124,6 +126,11 @@ def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise TypeError(f"{name} must be one of {listed}, not {_shown(value)}")
     if value not in allowed:
         raise ValueError(f"{name} must be one of {listed}, not {value!r}")
+
+
+def _switch(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {_shown(value)}")
 
 
 def _callable(name: str, value: object) -> None:

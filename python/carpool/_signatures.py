@@ -170,6 +170,7 @@ if TYPE_CHECKING:
             overflow: Overflow = "raise",
             max_concurrent_batches: int = 1,
             executor: Executor | None = None,
+            gather: bool = True,
             setup: Callable[[], object] | None = None,
             context: Callable[[], Entered] | None = None,
             name: str | None = None,

@@ -8,13 +8,12 @@ their own, empty but for what `setup` set: nothing leaks in from the caller whos
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import threading
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import _events, _lifecycle
+from . import _core, _events, _lifecycle
 from ._core import running
 from ._exceptions import HandlerError, SetupError
 
@@ -22,20 +21,17 @@ if TYPE_CHECKING:
     import asyncio
 
     from ._binding import Binding
-    from ._core import Batch, Engine
+    from ._core import Batch, Engine, Worker
     from ._options import Options
     from ._step import Rest
 
 __all__ = ["Desk", "Handler", "start_workers"]
 
 
-class Desk:
+class Desk(_core.Desk):
     """What stays between the batches of one worker: its context, its event loop if it needs one."""
 
-    def __init__(self) -> None:
-        self.context: contextvars.Context = contextvars.Context()
-        self.is_set_up = False
-        self._event_loop: asyncio.AbstractEventLoop | None = None
+    _event_loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Runs a coroutine to its end on the worker's own event loop."""
@@ -66,6 +62,10 @@ class Handler:
         self.context: Callable[[], Any] | None = options.context
         # Where several threads or loops run batches without a desk of their own, they share this one.
         self.desk: Desk = Desk()
+        #: What needs no more than to be called.
+        self.bare: _core.Bare | None = None
+        if not is_async and self.context is None:
+            self.bare = _core.Bare(function, self.desk, self.setup is not None)
         self._setting_up = threading.RLock()
         # By batch: the tasks of handlers on loops, and what is left for them to do while that is not known.
         self.tasks: dict[int, asyncio.Task[None]] = {}
@@ -201,7 +201,7 @@ class Handler:
                 if isinstance(cause, KeyboardInterrupt):
                     raise
                 return False
-            desk.is_set_up = True
+            desk.set_up()
             return True
 
 
@@ -230,8 +230,12 @@ def fail(batch: Batch[Any, Any], error: BaseException) -> None:
 
     Our own frames are cut off: they tell the user nothing and would keep the batch alive with the error.
     """
+    batch.fail(_of_handler(error))
+
+
+def _of_handler(error: BaseException) -> BaseException:
     error.__traceback__ = _beyond_here(error.__traceback__)
-    batch.fail(error)
+    return error
 
 
 _OURS = (__name__, "carpool._step")
@@ -270,8 +274,8 @@ def _work(engine: Engine) -> None:
     desk = Desk()
     while True:
         try:
-            if _work_once(engine, desk):
-                break
+            _work_through(engine.worker(desk))
+            break
         except BaseException as error:
             # Not of the handler, whose errors are answers: something reached into the thread. The
             # batch in hand, if any, has been dropped, which failed its callers.
@@ -281,14 +285,25 @@ def _work(engine: Engine) -> None:
         desk.close()
 
 
-def _work_once(engine: Engine, desk: Desk) -> bool:
-    batch = engine.next_batch()
-    if batch is None:
-        return True
-    # A KeyboardInterrupt out of a handler is an answer here: this is not the main thread.
-    with contextlib.suppress(KeyboardInterrupt):
-        batch._owner._run_on_worker(batch, desk)
-    return False
+def _work_through(worker: Worker) -> None:
+    following, answered = worker.next, worker.answered
+    call = function = args = results = None
+    try:
+        while (call := following()) is not None:
+            function, args = call
+            try:
+                results = function(*args)
+            except BaseException as error:
+                # A KeyboardInterrupt out of a handler is an answer here: this is not the main thread.
+                worker.failed(_of_handler(error))
+            else:
+                answered(results)
+            # While it waits it keeps neither handler nor items alive.
+            call = function = args = results = None
+    finally:
+        # Struck from outside, also not in the traceback.
+        call = function = args = results = None
+        worker.let_go()
 
 
 def open_engine(engine: Engine, threads: int) -> list[threading.Thread]:

@@ -291,6 +291,7 @@ class Mode(AbstractContextManager[None]):
     wait_ms=0.5,
     max_queue=100,
     overflow="wait",
+    gather=False,
     max_concurrent_batches=2,
     executor="thread",
     setup=lambda: print("ready"),

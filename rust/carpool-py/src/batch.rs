@@ -2,6 +2,7 @@
 
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
 
 use carpool_core::Outgoing;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
@@ -15,6 +16,7 @@ use crate::guard::Inside;
 use crate::port::Port;
 use crate::run::{Chain, Run};
 use crate::shared::{Shared, epoch};
+use crate::wakes;
 
 type Core = carpool_core::Batch<PyBorder>;
 
@@ -105,7 +107,11 @@ impl Batch {
         if last {
             self.chain.end();
         }
-        let slot_is_free = outgoing.send();
+        let mut slot_is_free = false;
+        let wakes = wakes::hold(|| slot_is_free = outgoing.send());
+        if !wakes.is_empty() {
+            py.detach(|| wakes.into_iter().for_each(Waker::wake));
+        }
         if last {
             let owner = self
                 .owner

@@ -22,6 +22,7 @@ use crate::overdue;
 use crate::port::{Port, Ready};
 use crate::run::Chain;
 use crate::shared::Shared;
+use crate::wakes;
 
 /// The core's border to Python.
 pub(crate) struct PyBorder;
@@ -108,15 +109,19 @@ impl Border for PyBorder {
         let blocked = |request: &Handle<Self>| {
             matches!(request.waiter(), Waiter::Thread(_) | Waiter::Caller(_))
         };
-        if !requests.iter().all(blocked) {
-            // Whoever routes is a Python thread; most often attached already.
-            Python::attach(|py| tell(py, &requests));
-        }
-        for request in &requests {
-            if let Waiter::Thread(waker) | Waiter::Caller(waker) = request.waiter() {
-                waker.wake_by_ref();
+        let others = || {
+            if !requests.iter().all(blocked) {
+                // Whoever routes is a Python thread; most often attached already.
+                Python::attach(|py| tell(py, &requests));
             }
-        }
+        };
+        let blocked = requests
+            .iter()
+            .filter_map(|request| match request.waiter() {
+                Waiter::Thread(waker) | Waiter::Caller(waker) => Some(waker),
+                _ => None,
+            });
+        wakes::after(others, blocked);
     }
 
     fn expired(requests: Vec<Handle<Self>>) {

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::awaiting::call_awaiting;
+use crate::bare::{self, Bare, Handler};
 use crate::calling::call_blocking;
 use crate::engine::{Engine, bind};
 use crate::guard::Inside;
@@ -31,6 +32,9 @@ pub(crate) struct Call {
     binder: Py<PyAny>,
     simple: bool,
     awaits: bool,
+    /// The handler, where it needs nothing around it, and the instance it is called on.
+    bare: Option<Py<Bare>>,
+    instance: Option<Py<PyAny>>,
     /// Calls come with the instance in front: `Class.m(obj, x)`.
     method: AtomicBool,
     /// An `Engine`, owned; null before first use. Only ever set attached.
@@ -105,11 +109,19 @@ impl Call {
     #[inline]
     fn go(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
         let engine = Self::engine(slf)?;
+        let shared = &engine.get().0;
+        if shared.executor == Executor::Caller {
+            if let Some(handler) = slf.get().handler() {
+                if let Some(result) = bare::alone(slf.py(), shared, handler, &item) {
+                    return result;
+                }
+            }
+        }
         let owner = slf.clone().into_any().unbind();
         if slf.get().awaits {
             call_awaiting(engine, slf.py(), owner, item, &Asked::NOTHING)
         } else {
-            call_blocking(&engine.get().0, slf.py(), owner, item, &Asked::NOTHING)
+            call_blocking(shared, slf.py(), owner, item, &Asked::NOTHING)
         }
     }
 
@@ -132,6 +144,8 @@ impl Call {
             binder: py.None(),
             simple: false,
             awaits: false,
+            bare: None,
+            instance: None,
             method: AtomicBool::new(false),
             engine: AtomicPtr::new(std::ptr::null_mut()),
             direct: OnceLock::new(),
@@ -176,6 +190,15 @@ impl Call {
         Ok((bound, args.get_slice(1, args.len())))
     }
 
+    /// The handler, where it needs nothing around it.
+    #[inline]
+    pub(crate) fn handler(&self) -> Option<Handler<'_>> {
+        Some(Handler {
+            bare: self.bare.as_ref()?.get(),
+            instance: self.instance.as_ref(),
+        })
+    }
+
     #[inline]
     fn item(
         &self,
@@ -189,17 +212,28 @@ impl Call {
     }
 }
 
+/// The handler of a request's owner, where it needs nothing around it.
+pub(crate) fn handler_of<'a>(owner: &'a Bound<'_, PyAny>) -> Option<Handler<'a>> {
+    owner.cast::<Call>().ok()?.get().handler()
+}
+
 #[pymethods]
 impl Call {
     #[new]
     #[classmethod]
-    #[pyo3(signature = (binder, simple, awaits, *_args, **_kwargs))]
+    #[pyo3(signature = (binder, simple, awaits, *_args, bare=None, instance=None, **_kwargs))]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one per part of a call, and what Python passes on"
+    )]
     fn new(
         cls: &Bound<'_, PyType>,
         binder: Py<PyAny>,
         simple: bool,
         awaits: bool,
         _args: &Bound<'_, PyTuple>,
+        bare: Option<Py<Bare>>,
+        instance: Option<Py<PyAny>>,
         _kwargs: Option<&Bound<'_, PyDict>>,
     ) -> Self {
         #[cfg(not(plain))]
@@ -210,6 +244,8 @@ impl Call {
             binder,
             simple,
             awaits,
+            bare: bare.filter(|_| simple),
+            instance,
             method: AtomicBool::new(false),
             engine: AtomicPtr::new(std::ptr::null_mut()),
             direct: OnceLock::new(),
@@ -290,6 +326,8 @@ impl Call {
         if let Some(direct) = self.direct.get() {
             direct.traverse(&visit)?;
         }
-        visit.call(&self.binder)
+        visit.call(&self.binder)?;
+        visit.call(&self.bare)?;
+        visit.call(&self.instance)
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use carpool_core::Pulled;
 use carpool_core::park::Parker;
 use carpool_core::submit::Announce;
 use pyo3::intern;
@@ -10,11 +9,12 @@ use pyo3::prelude::*;
 
 use crate::batch::Batch;
 use crate::border::{Answer, Payload, PyBorder, Waiter};
-use crate::errors;
+use crate::call::handler_of;
 use crate::port::inside_loop;
 use crate::seat::{Watch, with_parker};
 use crate::shared::{Executor, Shared};
 use crate::terms::Asked;
+use crate::{bare, errors};
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
 
@@ -76,18 +76,21 @@ fn wait_running(
     ticket: &CoreTicket,
 ) -> PyResult<()> {
     let watch = Watch::new(py)?;
-    loop {
-        if ticket.request().reply().is_over() {
-            return Ok(());
-        }
-        match shared.core.pull_own(ticket) {
-            Pulled::Batch(batch) => {
-                let batch = Batch::wrap(py, shared, batch)?;
-                let owner = batch.get().owner(py);
-                owner.call_method1(py, intern!(py, "_run_as_caller"), (batch,))?;
+    while let Some(batch) = watch.run(py, &shared.core, parker, ticket)? {
+        let owner = batch.payload(0).map(|payload| payload.owner.clone_ref(py));
+        let owner = owner.unwrap_or_else(|| py.None()).into_bound(py);
+        let handler = handler_of(&owner);
+        match handler.filter(|handler| handler.is_ready_at(handler.desk(py).get())) {
+            Some(handler) => {
+                let (told, outcome) = bare::serve(py, shared, handler, batch);
+                py.detach(|| told.wake_others(parker.waker()));
+                outcome?;
             }
-            Pulled::Wait(until) => watch.park(py, &shared.core, parker, until)?,
-            Pulled::Closed => {}
+            None => {
+                let batch = Batch::wrap(py, shared, batch)?;
+                owner.call_method1(intern!(py, "_run_as_caller"), (batch,))?;
+            }
         }
     }
+    Ok(())
 }

@@ -11,9 +11,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::awaiting::call_awaiting;
+use crate::bare::Told;
 use crate::batch::Batch;
 use crate::border::{Held, Payload, Waiter};
 use crate::calling::call_blocking;
+use crate::desk::Desk;
 use crate::guard::Inside;
 use crate::port::Port;
 use crate::pump::{Pump, Pumps};
@@ -22,6 +24,7 @@ use crate::seat::{Seat, Watch, with_parker};
 use crate::shared::{ENGINES, Executor, Shared, epoch};
 use crate::terms::Asked;
 use crate::ticket::Ticket;
+use crate::worker::Worker;
 
 /// One batcher of the core, in this process.
 #[pyclass(frozen, weakref, module = "carpool._core")]
@@ -31,7 +34,7 @@ pub(crate) struct Engine(pub(crate) Arc<Shared>);
 impl Engine {
     #[new]
     #[pyo3(signature = (*, name, max_batch_size, wait_ns, max_queue, overflow, slots, executor,
-                        max_batch_cost=None))]
+                        max_batch_cost=None, gather=true))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn new(
         name: String,
@@ -42,6 +45,7 @@ impl Engine {
         slots: Option<usize>,
         executor: &str,
         max_batch_cost: Option<u64>,
+        gather: bool,
     ) -> PyResult<Self> {
         let overflow = match overflow {
             "raise" => Overflow::Raise,
@@ -61,6 +65,7 @@ impl Engine {
             max_queue,
             overflow,
             slots: slots.unwrap_or(usize::MAX),
+            gather,
             ..Limits::default()
         };
         let core = Batcher::new(limits, SystemClock)
@@ -235,12 +240,28 @@ impl Engine {
             self.0.core.try_pull(size)
         } else {
             let until = timeout_ns.map(|timeout| self.0.core.now().saturating_add(timeout));
-            with_parker(|parker| Watch::new(py)?.pull(py, &self.0.core, parker, size, until))?
+            let mut seat = self.0.core.seat();
+            with_parker(|parker| {
+                Watch::new(py)?.pull(
+                    py,
+                    &self.0.core,
+                    &mut seat,
+                    parker,
+                    size,
+                    until,
+                    Told::default(),
+                )
+            })?
         };
         match pulled {
             Pulled::Batch(batch) => Ok(Some(Batch::wrap(py, &self.0, batch)?)),
             Pulled::Wait(_) | Pulled::Closed => Ok(None),
         }
+    }
+
+    /// A worker thread's end of this engine.
+    fn worker(&self, desk: Py<Desk>) -> Worker {
+        Worker::new(self.0.clone(), desk)
     }
 
     /// A place to wait for batches without blocking.

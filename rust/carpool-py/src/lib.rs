@@ -10,11 +10,15 @@
 //! | [`call`] | the callable a decorated function is made of; `vectorcall.rs` is its shortest way |
 //! | [`batch`] | out: a closed batch; back: an outcome per request |
 //! | [`seat`] | slots that wait: threads detached, loops through a callback |
+//! | [`worker`] | a worker thread: what to call, and what came of it |
+//! | [`bare`] | handlers called from here, for callers that run them |
+//! | [`desk`] | the contexts that handlers run in |
 //! | [`pump`] | slots on event loops |
 //! | [`alarm`] | exact timers of event loops |
 //! | [`step`] | handlers called right there |
 //! | [`cells`] | the memory of requests |
 //! | [`border`] | what the core calls: wakes, grouped per loop |
+//! | [`wakes`] | waking blocked threads without the interpreter |
 //! | [`port`] | one event loop, as the core's wakes see it |
 //! | [`awaitable`] | what `await` gets: a raw type; `plain.rs` is the same in ordinary PyO3 |
 //! | [`terms`] | what a call may ask for beyond the plain |
@@ -34,12 +38,14 @@ mod awaitable;
 #[path = "plain.rs"]
 mod awaitable;
 mod awaiting;
+mod bare;
 mod batch;
 mod bell;
 mod border;
 mod call;
 mod calling;
 mod cells;
+mod desk;
 mod engine;
 mod errands;
 mod errors;
@@ -56,6 +62,8 @@ mod terms;
 mod ticket;
 #[cfg(not(plain))]
 mod vectorcall;
+mod wakes;
+mod worker;
 
 use pyo3::prelude::*;
 
@@ -68,9 +76,13 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
+    use bare::Bare;
+    #[pymodule_export]
     use batch::Batch;
     #[pymodule_export]
     use call::Call;
+    #[pymodule_export]
+    use desk::Desk;
     #[pymodule_export]
     use engine::Engine;
     #[pymodule_export]
@@ -83,6 +95,8 @@ mod _core {
     use seat::Seat;
     #[pymodule_export]
     use ticket::Ticket;
+    #[pymodule_export]
+    use worker::Worker;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -41,6 +41,20 @@ impl Chain {
         self.parts.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Of a run that has not begun.
+    pub(crate) fn idle(engine: u64, arose_in: Vec<Arc<Chain>>) -> Arc<Self> {
+        Arc::new(Self {
+            engine,
+            parts: AtomicUsize::new(0),
+            arose_in,
+        })
+    }
+
+    /// It begins, once more.
+    pub(crate) fn begin(&self) {
+        self.parts.store(1, Ordering::Release);
+    }
+
     /// A part of the batch has ended.
     pub(crate) fn end(&self) {
         if self.parts.fetch_sub(1, Ordering::Release) == 1 {
@@ -104,6 +118,24 @@ pub(crate) fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
         }
     })?;
     Ok(variable.bind(py))
+}
+
+/// Whether the present context is inside some run, active or not.
+#[inline]
+pub(crate) fn is_inside(py: Python<'_>) -> bool {
+    let Some(variable) = VARIABLE.get(py) else {
+        return false;
+    };
+    let mut value = std::ptr::null_mut();
+    // SAFETY: as in `current` below.
+    let failed = unsafe {
+        pyo3::ffi::PyContextVar_Get(variable.as_ptr(), std::ptr::null_mut(), &raw mut value)
+    };
+    if failed != 0 {
+        return true;
+    }
+    // SAFETY: a non-null value is a new reference.
+    unsafe { Bound::from_owned_ptr_or_opt(py, value) }.is_some()
 }
 
 /// The innermost run of the present context.

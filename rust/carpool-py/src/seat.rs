@@ -9,6 +9,7 @@ use carpool_core::{Batcher, Nanos, Pulled, timer};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+use crate::bare::Told;
 use crate::batch::Batch;
 use crate::border::PyBorder;
 use crate::errands::{self, Errand};
@@ -60,6 +61,48 @@ impl Watch {
         Ok(Self { main })
     }
 
+    /// Waits as a caller that may run its own batch: for that batch, or until there is nothing more to wait
+    /// for.
+    pub(crate) fn run(
+        &self,
+        py: Python<'_>,
+        core: &Batcher<PyBorder>,
+        parker: &Parker,
+        ticket: &carpool_core::Ticket<PyBorder>,
+    ) -> PyResult<Option<carpool_core::Batch<PyBorder>>> {
+        let is_over = || ticket.request().reply().is_over();
+        let mut pulled = core.pull_own(ticket);
+        while let Pulled::Wait(until) = pulled {
+            if is_over() {
+                return Ok(None);
+            }
+            if self.main {
+                self.park(py, core, parker, until)?;
+                pulled = core.pull_own(ticket);
+                continue;
+            }
+            // Those who only keep the time, or are woken for nothing, do without the interpreter.
+            pulled = py.detach(|| {
+                let mut pulled = Pulled::Wait(until);
+                while let Pulled::Wait(until) = pulled {
+                    if is_over() {
+                        break;
+                    }
+                    parker.park(until.map(|until| until.saturating_sub(core.now())));
+                    pulled = match is_over() {
+                        true => Pulled::Wait(None),
+                        false => core.pull_own(ticket),
+                    };
+                }
+                pulled
+            });
+        }
+        Ok(match pulled {
+            Pulled::Batch(batch) => Some(batch),
+            Pulled::Wait(_) | Pulled::Closed => None,
+        })
+    }
+
     /// Sleeps once, no longer than to `until`; may return early.
     pub(crate) fn park(
         &self,
@@ -102,20 +145,29 @@ impl Watch {
         Ok(())
     }
 
-    /// Waits for a batch in a seat of its own.
+    /// Waits for a batch in a seat; wakes those who have been `told` first.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a thread, its place, and what it waits for"
+    )]
     pub(crate) fn pull(
         &self,
         py: Python<'_>,
         core: &Batcher<PyBorder>,
+        seat: &mut carpool_core::Seat<PyBorder>,
         parker: &Parker,
         size: usize,
         until: Option<Nanos>,
+        told: Told,
     ) -> PyResult<Pulled<PyBorder>> {
-        let mut seat = core.seat();
+        let mut told = Some(told);
         loop {
             let slice = self.main.then(|| core.now().saturating_add(SIGNALS));
             let limit = [slice, until].into_iter().flatten().min();
-            let pulled = py.detach(|| seat.pull(parker, size, limit, || false));
+            let pulled = py.detach(|| {
+                drop(told.take());
+                seat.pull(parker, size, limit, || false)
+            });
             match pulled {
                 Pulled::Wait(_) if until.is_none_or(|until| core.now() < until) => {
                     py.check_signals()?;
