@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Mapping
 from contextvars import Context, ContextVar
 from types import GenericAlias
 from typing import Any, Generic, Literal, TypeVar, final
@@ -28,6 +28,7 @@ __all__ = [
     "Run",
     "Seat",
     "Ticket",
+    "Window",
     "Worker",
     "__version__",
     "end_errands",
@@ -207,6 +208,24 @@ class Ticket:
         """Logs that `error` reached nobody."""
 
 @final
+class Window:
+    """The caller's end of many requests that were submitted at once."""
+
+    def __len__(self) -> int: ...
+    @property
+    def left(self) -> int:
+        """How many have no outcome yet."""
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was submitted in this process."""
+    def take(self, index: int) -> tuple[Any] | None:
+        """The outcome of one, to the first who asks; None before it is there."""
+    def take_all(self) -> list[Any]:
+        """All outcomes in order, once: results, and exceptions in their places. Empty before the end."""
+    def cancel(self) -> None:
+        """Gives up on all: what is not in a batch yet never reaches the handler."""
+
+@final
 class Seat:
     """A place in the line of those who wait for a batch, for whoever must not block."""
 
@@ -352,6 +371,37 @@ class Engine:
         key: Hashable | None = None,
     ) -> Ticket:
         """Submits `item`; the outcome goes to `future._resolve(value)` or `future._reject(error)`."""
+    def call_many(
+        self,
+        owner: object,
+        items: Iterable[Any],
+        *,
+        deadline_ns: int | None = None,
+        cost: int = 1,
+        urgency_ns: int = 0,
+        key: Hashable | None = None,
+    ) -> list[Any]:
+        """The outcome of each, in order: its result, or the exception in its place; blocks.
+
+        However long the list, a single call waits for two of its batches at most, and `max_queue` is no
+        bound to its length.
+        """
+    def submit_many(
+        self,
+        owner: object,
+        items: Iterable[Any],
+        callback: Callable[[], object],
+        *,
+        per_step: bool = False,
+        deadline_ns: int | None = None,
+        cost: int = 1,
+        urgency_ns: int = 0,
+        key: Hashable | None = None,
+    ) -> Window:
+        """Submits `items`; `callback()` comes, from any thread, once when all have their outcomes.
+
+        With `per_step` also whenever some more have theirs.
+        """
     def next_batch(
         self, max_size: int | None = None, timeout_ns: int | None = None
     ) -> Batch[Any, Any] | None:

@@ -25,6 +25,7 @@ impl Border for Bare {
         *wakes += 1;
     }
     fn fire(_: u64) {}
+    fn wake_window((): &Self::Waiter) {}
     fn arm(batcher: &Batcher<Self>, moment: Nanos) {
         timer::arm(batcher, moment);
     }

@@ -7,6 +7,7 @@ use crate::border::Border;
 use crate::clock::{Clock, Nanos};
 use crate::error::Refused;
 use crate::limits::{BadLimit, Limits};
+use crate::many::{Item, Many, RefusedMany, Told, submit_many};
 use crate::request::Terms;
 use crate::scheduler::{Phase, Shared};
 use crate::slot::{Pulled, Seat, pull_own, try_pull};
@@ -84,6 +85,18 @@ impl<B: Border> Batcher<B> {
         submit(&self.shared, payload, waiter, terms, announce)
     }
 
+    /// Submits a list for one waiter, under the terms of all (their arrival is when each is let in): longer
+    /// than the queue, if need be, and never in the way of single calls. A refused one comes back whole.
+    pub fn submit_many(
+        &self,
+        items: Vec<Item<B::Payload>>,
+        waiter: B::Waiter,
+        terms: Terms,
+        told: Told,
+    ) -> Result<Many<B>, RefusedMany<B::Payload, B::Waiter>> {
+        submit_many(&self.shared, items, waiter, terms, told)
+    }
+
     /// A place to wait for batches.
     pub fn seat(&self) -> Seat<B> {
         Seat::new(self.shared.clone())
@@ -105,7 +118,9 @@ impl<B: Border> Batcher<B> {
     pub fn is_idle(&self) -> bool {
         let shared = &self.shared;
         shared.locked(|state, _| {
-            state.counters.in_flight == 0 && state.lobby.is_empty() && shared.admission.count() == 0
+            state.counters.in_flight == 0
+                && state.nothing_waits_for_room()
+                && shared.admission.count() == 0
         })
     }
 

@@ -68,6 +68,10 @@ pub trait Border: Sized + Send + Sync + 'static {
         drop(payloads);
     }
 
+    /// Wakes who waits for [many](crate::many): its requests are not told one by one. From any thread, the
+    /// timer's too.
+    fn wake_window(waiter: &Self::Waiter);
+
     /// Has [`Batcher::expire_due`] called at `moment`: a deadline is earlier than all it was to be called
     /// for. With the system's clock that is [`timer::arm`](crate::timer::arm). May be called by the very
     /// call of `expire_due`; no lock is held.

@@ -5,6 +5,7 @@
 //! | step | module | what happens |
 //! |---|---|---|
 //! | submit | [`submit`] | the caller is admitted, or gets the value back |
+//! | submit | [`many`] | many at once, for one waiter |
 //! | request | [`request`] | payload, terms (arrival, cost, key, deadline) and reply in one cell |
 //! | queue | [`queue`] | lock-free intake; the bound; who must be woken |
 //! | scheduler | [`scheduler`] | pending requests and the pure decision when and what leaves |
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod error;
 mod lease;
 pub mod limits;
+pub mod many;
 #[cfg(loom)]
 #[doc(hidden)]
 pub mod model;
@@ -51,6 +53,7 @@ pub use border::{Border, Failure};
 pub use clock::{Clock, ManualClock, Nanos, SystemClock};
 pub use error::{AnswerError, Refusal, Refused, SplitError};
 pub use limits::{Limits, Overflow};
+pub use many::{Item, Many, Told};
 pub use reply::Next;
 pub use request::{Request, Terms};
 pub use scheduler::policy::Reason;

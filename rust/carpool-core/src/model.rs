@@ -1,7 +1,7 @@
 //! A door for the models of `tests/loom.rs` to what is no public surface: the bare intake.
 
 use crate::border::Border;
-use crate::request::{Handle, Request, Terms};
+use crate::request::{Handle, Request, Terms, Who};
 use crate::sync::Arc;
 
 /// The intake by itself.
@@ -16,7 +16,7 @@ impl<B: Border> Default for Intake<B> {
 impl<B: Border> Intake<B> {
     /// Pushes a plain request.
     pub fn push(&self, payload: B::Payload, waiter: B::Waiter) {
-        let request = Request::new(payload, waiter, Terms::at(0), false);
+        let request = Request::new(payload, Who::One(waiter), Terms::at(0), false);
         self.0.push(Arc::new(request));
     }
 

@@ -2,6 +2,7 @@
 
 use crate::border::Border;
 use crate::clock::{NEVER, Nanos};
+use crate::many::Window;
 use crate::reply::{Cancelled, Reply, Unstored};
 use crate::sync::atomic::AtomicPtr;
 use crate::sync::{Arc, UnsafeCell};
@@ -38,6 +39,12 @@ impl Terms {
 /// How queues, batches and callers hold a request.
 pub type Handle<B> = Arc<Request<B>>;
 
+/// Whom a request belongs to.
+pub(crate) enum Who<B: Border> {
+    One(B::Waiter),
+    Many(Arc<Window<B>>),
+}
+
 /// The cell.
 pub struct Request<B: Border> {
     /// What the scheduler may know.
@@ -45,7 +52,7 @@ pub struct Request<B: Border> {
     /// State and answer.
     pub(crate) reply: Reply<B::Answer>,
     payload: UnsafeCell<Option<B::Payload>>,
-    waiter: B::Waiter,
+    who: Who<B>,
     /// The next older request of the intake; used between push and drain only.
     pub(crate) next: AtomicPtr<Request<B>>,
 }
@@ -57,27 +64,39 @@ unsafe impl<B: Border> Sync for Request<B> {}
 unsafe impl<B: Border> Send for Request<B> {}
 
 impl<B: Border> Request<B> {
-    pub(crate) fn new(payload: B::Payload, waiter: B::Waiter, terms: Terms, lobby: bool) -> Self {
+    pub(crate) fn new(payload: B::Payload, who: Who<B>, terms: Terms, lobby: bool) -> Self {
         Self {
             terms,
             reply: Reply::new(lobby),
             payload: UnsafeCell::new(Some(payload)),
-            waiter,
+            who,
             next: AtomicPtr::new(std::ptr::null_mut()),
         }
     }
 
     /// Undoes `new` for a value that was never shared.
-    pub(crate) fn into_parts(self) -> (Option<B::Payload>, B::Waiter) {
+    pub(crate) fn into_parts(self) -> (Option<B::Payload>, Who<B>) {
         // SAFETY: `self` is owned: nobody else can reach the cell.
         let payload = self.payload.with_mut(|cell| unsafe { (*cell).take() });
-        (payload, self.waiter)
+        (payload, self.who)
     }
 
     /// Who waits for the reply.
     #[inline]
     pub fn waiter(&self) -> &B::Waiter {
-        &self.waiter
+        match &self.who {
+            Who::One(waiter) => waiter,
+            Who::Many(window) => &window.waiter,
+        }
+    }
+
+    /// The window it is one of many of.
+    #[inline]
+    pub(crate) fn window(&self) -> Option<&Arc<Window<B>>> {
+        match &self.who {
+            Who::One(_) => None,
+            Who::Many(window) => Some(window),
+        }
     }
 
     /// The reply's state and, once, its answer.

@@ -7,6 +7,7 @@
 
 use crate::border::{Border, Failure};
 use crate::lease::Lease;
+use crate::many;
 use crate::request::{Claimed, Handle};
 use crate::scheduler::Shared;
 use crate::stats::since;
@@ -51,7 +52,7 @@ impl<B: Border> Delivery<B> {
         for request in &self.delivered {
             request.reply.publish();
         }
-        B::tell(self.delivered);
+        many::tell_each(self.delivered, B::tell);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::error::{Refusal, Refused};
 use crate::limits::Overflow;
 use crate::queue::admission::NotAdmitted;
 use crate::reply::{Cancelled, Next};
-use crate::request::{Handle, Request, Terms};
+use crate::request::{Handle, Request, Terms, Who};
 use crate::scheduler::{Phase, Shared};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -90,6 +90,7 @@ impl<B: Border> Ticket<B> {
     fn must_settle(&self) -> bool {
         let shared = &self.shared;
         shared.lobby.load(SeqCst) > 0
+            || shared.short.load(SeqCst) > 0
             || shared.admission.is_closed()
             || shared.is_worth_a_sweep(shared.dead.load(Relaxed))
     }
@@ -131,7 +132,7 @@ pub(crate) fn submit<B: Border>(
     if shared.has_budget() {
         shared.cost.fetch_add(terms.cost, Relaxed);
     }
-    let request = Arc::new(Request::new(payload, waiter, terms, false));
+    let request = Arc::new(Request::new(payload, Who::One(waiter), terms, false));
     shared.intake.push(request.clone());
     // See queue/README.md: the push first, then the look at what the waiting slot needs.
     if announce == Announce::Yes {
@@ -178,7 +179,7 @@ fn submit_to_full<B: Border>(
             waiter,
         });
     }
-    let request = Arc::new(Request::new(payload, waiter, terms, true));
+    let request = Arc::new(Request::new(payload, Who::One(waiter), terms, true));
     let now: Nanos = shared.now();
     let refused = shared.locked(|state, out| {
         if state.phase != Phase::Open {
@@ -194,7 +195,7 @@ fn submit_to_full<B: Border>(
     if refused {
         shared.rejected.fetch_add(1, Relaxed);
         let parts = Arc::try_unwrap(request).ok().map(Request::into_parts);
-        if let Some((Some(payload), waiter)) = parts {
+        if let Some((Some(payload), Who::One(waiter))) = parts {
             return Err(Refused {
                 why: Refusal::Closed,
                 payload,

@@ -225,6 +225,7 @@ impl Border for Real {
         assert!(payloads.iter().all(Option::is_some));
         Self::tell(requests);
     }
+    fn wake_window(_: &Self::Waiter) {}
     fn arm(batcher: &Batcher<Self>, moment: Nanos) {
         timer::arm(batcher, moment);
     }

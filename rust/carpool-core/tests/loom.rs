@@ -24,3 +24,5 @@ mod steps;
 mod support;
 #[path = "loom/wake.rs"]
 mod wake;
+#[path = "loom/windows.rs"]
+mod windows;

@@ -64,6 +64,9 @@ impl Border for Back {
     fn fire(wakes: Self::Wakes) {
         wakes.iter().for_each(|request| request.waiter().look());
     }
+    fn wake_window(waiter: &Self::Waiter) {
+        waiter.look();
+    }
     fn arm(batcher: &Batcher<Self>, _: Nanos) {
         let _ = batcher.snapshot();
     }

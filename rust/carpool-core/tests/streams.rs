@@ -35,6 +35,7 @@ impl Border for Streaming {
     fn fire(wakes: Self::Wakes) {
         wakes.into_iter().for_each(Waker::wake);
     }
+    fn wake_window(_: &Self::Waiter) {}
     fn arm(_: &Batcher<Self>, _: u64) {
         panic!("nothing has a deadline");
     }

@@ -42,6 +42,9 @@ impl Border for Real {
     fn fire(wakes: Self::Wakes) {
         wakes.into_iter().for_each(Waker::wake);
     }
+    fn wake_window(waiter: &Self::Waiter) {
+        waiter.caller.iter().for_each(Waker::wake_by_ref);
+    }
     fn arm(batcher: &Batcher<Self>, moment: Nanos) {
         timer::arm(batcher, moment);
     }

@@ -54,6 +54,8 @@ pub(crate) enum Waiter {
     Caller(Waker),
     /// An awaitable of an event loop.
     Loop(Link),
+    /// Whoever is to be told of a window.
+    Window(Waker),
     /// A `carpool.Future`, and the thread that submits it while it waits for room.
     Future {
         future: Held,
@@ -128,6 +130,15 @@ impl Border for PyBorder {
         overdue::tell(requests);
     }
 
+    fn wake_window(waiter: &Waiter) {
+        match waiter {
+            Waiter::Thread(waker) | Waiter::Caller(waker) | Waiter::Window(waker) => {
+                wakes::one(waker);
+            }
+            Waiter::Loop(_) | Waiter::Future { .. } => {}
+        }
+    }
+
     fn arm(batcher: &Batcher<Self>, moment: Nanos) {
         timer::arm(batcher, moment);
     }
@@ -143,7 +154,7 @@ impl Border for PyBorder {
         match waiter {
             Waiter::Caller(waker) => Some(waker),
             Waiter::Future { let_in, .. } => Some(let_in),
-            Waiter::Thread(_) | Waiter::Loop(_) => None,
+            Waiter::Thread(_) | Waiter::Loop(_) | Waiter::Window(_) => None,
         }
     }
 }

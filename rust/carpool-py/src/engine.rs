@@ -8,7 +8,7 @@ use carpool_core::submit::Announce;
 use carpool_core::{Batcher, Limits, Nanos, Overflow, Pulled, SystemClock};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::awaiting::call_awaiting;
 use crate::bare::Told;
@@ -24,6 +24,7 @@ use crate::seat::{Seat, Watch, with_parker};
 use crate::shared::{ENGINES, Executor, Shared, epoch};
 use crate::terms::Asked;
 use crate::ticket::Ticket;
+use crate::window::{Window, call_many};
 use crate::worker::Worker;
 
 /// One batcher of the core, in this process.
@@ -224,6 +225,45 @@ impl Engine {
                 engine: shared.clone(),
             })
         })
+    }
+
+    /// The outcome of each of `items`, in order: its result, or the exception in its place. Blocks.
+    #[pyo3(signature = (owner, items, *, deadline_ns=None, cost=1, urgency_ns=0, key=None))]
+    #[allow(clippy::too_many_arguments, reason = "one per term, all by keyword")]
+    fn call_many(
+        &self,
+        py: Python<'_>,
+        owner: Py<PyAny>,
+        items: &Bound<'_, PyAny>,
+        deadline_ns: Option<Nanos>,
+        cost: u64,
+        urgency_ns: i64,
+        key: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyList>> {
+        let _inside = Inside::enter(py)?;
+        let asked = Asked::new(deadline_ns, cost, urgency_ns, key);
+        call_many(&self.0, py, &owner, items, &asked)
+    }
+
+    /// Submits `items`; `callback()` comes when all have their outcomes, or whenever some more have.
+    #[pyo3(signature = (owner, items, callback, *, per_step=false, deadline_ns=None, cost=1, urgency_ns=0,
+                        key=None))]
+    #[allow(clippy::too_many_arguments, reason = "one per term, all by keyword")]
+    fn submit_many(
+        &self,
+        py: Python<'_>,
+        owner: Py<PyAny>,
+        items: &Bound<'_, PyAny>,
+        callback: Py<PyAny>,
+        per_step: bool,
+        deadline_ns: Option<Nanos>,
+        cost: u64,
+        urgency_ns: i64,
+        key: Option<Py<PyAny>>,
+    ) -> PyResult<Window> {
+        let _inside = Inside::enter(py)?;
+        let asked = Asked::new(deadline_ns, cost, urgency_ns, key);
+        Window::submit(&self.0, py, &owner, items, callback, per_step, &asked)
     }
 
     /// Blocks for a batch. None: nothing now (`block=False`), the time is over, or closed and drained.

@@ -6,6 +6,7 @@
 //! | [`awaiting`] | submit from a coroutine |
 //! | [`calling`] | blocking calls, and callers that run batches themselves |
 //! | [`ticket`] | the caller's end of a submitted request |
+//! | [`window`] | many at once, with one that waits for all |
 //! | [`shared`] | what all of one batcher refers to; forks |
 //! | [`call`] | the callable a decorated function is made of; `vectorcall.rs` is its shortest way |
 //! | [`batch`] | out: a closed batch; back: an outcome per request |
@@ -63,6 +64,7 @@ mod ticket;
 #[cfg(not(plain))]
 mod vectorcall;
 mod wakes;
+mod window;
 mod worker;
 
 use pyo3::prelude::*;
@@ -95,6 +97,8 @@ mod _core {
     use seat::Seat;
     #[pymodule_export]
     use ticket::Ticket;
+    #[pymodule_export]
+    use window::Window;
     #[pymodule_export]
     use worker::Worker;
 

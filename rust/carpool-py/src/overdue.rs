@@ -26,6 +26,8 @@ pub(crate) fn tell(requests: Vec<Handle<PyBorder>>) {
                 waker.wake_by_ref();
                 continue;
             }
+            // Its window is told, not each of it.
+            Waiter::Window(_) => continue,
             Waiter::Future { let_in, .. } => {
                 let_in.wake_by_ref();
                 None

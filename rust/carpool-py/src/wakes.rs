@@ -29,9 +29,17 @@ pub(crate) fn after<'a>(others: impl FnOnce(), blocked: impl Iterator<Item = &'a
     let holds = HOLDS.replace(false);
     others();
     if holds {
-        let wakers = blocked.cloned().collect();
-        HELD.set(wakers);
+        HELD.with_borrow_mut(|held| held.extend(blocked.cloned()));
     } else {
         blocked.for_each(Waker::wake_by_ref);
+    }
+}
+
+/// Tells one that waits for many.
+pub(crate) fn one(waker: &Waker) {
+    if HOLDS.get() {
+        HELD.with_borrow_mut(|held| held.push(waker.clone()));
+    } else {
+        waker.wake_by_ref();
     }
 }

@@ -30,6 +30,7 @@ impl Border for Bare {
     fn fire(wakes: u64) {
         black_box(wakes);
     }
+    fn wake_window((): &Self::Waiter) {}
     fn arm(batcher: &Batcher<Self>, moment: Nanos) {
         timer::arm(batcher, moment);
     }

@@ -14,11 +14,12 @@ use std::collections::BTreeMap;
 
 use super::{Outbox, Phase, Shared, State};
 use crate::batcher::Batcher;
-use crate::border::Border;
+use crate::border::{Border, Failure};
 use crate::clock::{NEVER, Nanos};
+use crate::many::Backlog;
 use crate::request::Handle;
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering::SeqCst;
+use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// Requests by deadline; where those are equal, by their addresses, which differ while they are kept.
 pub(crate) struct Deadlines<B: Border>(BTreeMap<(Nanos, usize), Handle<B>>);
@@ -82,6 +83,18 @@ impl<B: Border> State<B> {
         while let Some(request) = self.deadlines.take_due(now) {
             self.expire(shared, request, out);
         }
+        if self.first_of_backlogs().is_some_and(|first| first <= now) {
+            let overdue = |backlog: &Backlog<B>| backlog.terms.deadline <= now;
+            self.end_backlogs(Failure::Expired, overdue, out);
+        }
+    }
+
+    fn first_deadline(&self) -> Option<Nanos> {
+        let of_backlogs = self.first_of_backlogs().filter(|&first| first != NEVER);
+        [self.deadlines.first(), of_backlogs]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn expire(&mut self, shared: &Shared<B>, request: Handle<B>, out: &mut Outbox<B>) {
@@ -96,6 +109,9 @@ impl<B: Border> State<B> {
         shared.dead.fetch_add(1, SeqCst);
         if pending {
             shared.leave_queue(1, request.terms.cost);
+            if let Some(window) = request.window() {
+                window.ahead.fetch_sub(1, Relaxed);
+            }
         }
         out.expired.push(request);
     }
@@ -125,7 +141,7 @@ impl<B: Border> Shared<B> {
                 return None;
             }
             state.settle(shared, now, out);
-            state.deadlines.first()
+            state.first_deadline()
         });
         if let Some(next) = next {
             Self::keep_deadline(shared, next);

@@ -11,14 +11,16 @@ mod group;
 pub mod pending;
 pub mod policy;
 mod waiting;
+mod windows;
 
 use std::collections::VecDeque;
 use std::task::Waker;
 
 use crate::batch::Sealed;
-use crate::border::Border;
+use crate::border::{Border, Failure};
 use crate::clock::{NEVER, Nanos};
 use crate::limits::Limits;
+use crate::many::{self, Backlog};
 use crate::queue::admission::Admission;
 use crate::queue::intake::Intake;
 use crate::queue::need::Need;
@@ -66,6 +68,8 @@ pub(crate) struct Shared<B: Border> {
     pub(crate) cost: AtomicU64,
     /// Requests that wait for room, dead ones included.
     pub(crate) lobby: AtomicUsize,
+    /// Whether a window waits for room.
+    pub(crate) short: AtomicUsize,
     /// Ended requests whose handles are still queued, at most; a hint for exact counting.
     pub(crate) dead: AtomicUsize,
     pub(crate) cancelled: AtomicU64,
@@ -81,6 +85,8 @@ pub(crate) struct Shared<B: Border> {
 pub(crate) struct State<B: Border> {
     pub(crate) pending: Pending<Handle<B>>,
     pub(crate) lobby: VecDeque<Handle<B>>,
+    /// What of windows has not been let in yet.
+    pub(crate) backlogs: VecDeque<Backlog<B>>,
     pub(crate) deadlines: Deadlines<B>,
     pub(crate) slots: Waiting,
     /// The caller that keeps the time for batches run by their callers, while it does.
@@ -104,6 +110,8 @@ pub(crate) struct Outbox<B: Border> {
     pub(crate) failing: Vec<Claimed<B>>,
     /// Overdue requests, ended.
     pub(crate) expired: Vec<Handle<B>>,
+    /// Backlogs that are done with, and how many outcomes each has to count down.
+    pub(crate) backlogs: Vec<(Backlog<B>, usize)>,
 }
 
 impl<B: Border> Default for Outbox<B> {
@@ -114,6 +122,7 @@ impl<B: Border> Default for Outbox<B> {
             garbage: Vec::new(),
             failing: Vec::new(),
             expired: Vec::new(),
+            backlogs: Vec::new(),
         }
     }
 }
@@ -132,6 +141,7 @@ impl<B: Border> Shared<B> {
             need: Need::default(),
             cost: AtomicU64::new(0),
             lobby: AtomicUsize::new(0),
+            short: AtomicUsize::new(0),
             dead: AtomicUsize::new(0),
             cancelled: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
@@ -141,6 +151,7 @@ impl<B: Border> Shared<B> {
             state: Mutex::new(State {
                 pending: Pending::new(limits),
                 lobby: VecDeque::new(),
+                backlogs: VecDeque::new(),
                 deadlines: Deadlines::default(),
                 slots: Waiting::default(),
                 keeper: None,
@@ -175,10 +186,15 @@ impl<B: Border> Shared<B> {
             crate::route::fail_unsealed(out.failing);
         }
         if !out.expired.is_empty() {
-            B::expired(out.expired);
+            many::tell_each(out.expired, B::expired);
+        }
+        for (backlog, n) in &out.backlogs {
+            if *n > 0 {
+                backlog.window.count_down(*n);
+            }
         }
         // Garbage goes last: dropping a waiter or a waker may run the border's code.
-        drop((out.garbage, out.spent));
+        drop((out.garbage, out.spent, out.backlogs));
     }
 
     /// Brings everything in line after a change that a waiting slot, caller or close may care about.
@@ -217,7 +233,7 @@ impl<B: Border> State<B> {
     pub(crate) fn take_in(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
         self.drain_intake(shared);
         self.expire_due(shared, now, out);
-        self.let_in(shared, out);
+        self.let_in(shared, now, out);
         if self.phase == Phase::Failing {
             self.fail_all(shared, out);
         }
@@ -231,11 +247,18 @@ impl<B: Border> State<B> {
         });
     }
 
-    /// Moves requests that wait for room into the queue, oldest first.
-    fn let_in(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) {
-        if self.lobby.is_empty() {
-            return;
+    /// Moves what waits for room into the queue: single requests first, then those of windows.
+    fn let_in(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
+        if !self.lobby.is_empty() {
+            self.empty_lobby(shared, out);
         }
+        if !self.backlogs.is_empty() {
+            self.let_in_backlogs(shared, now, out);
+        }
+    }
+
+    /// Lets in requests that wait for room, oldest first.
+    fn empty_lobby(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) {
         while !self.lobby.is_empty() {
             let mut room = shared.admission.enter_waiting(self.lobby.len());
             if room == 0 {
@@ -291,6 +314,8 @@ impl<B: Border> State<B> {
             }
         }
         self.deadlines.clear(&mut out.garbage);
+        self.end_backlogs(Failure::Closed, |_| true, out);
+        shared.short.store(0, SeqCst);
         self.counters.failed += (out.failing.len() - before) as u64;
         shared.leave_queue(n, cost);
         shared.dead.store(0, Relaxed);
@@ -385,6 +410,9 @@ impl<B: Border> State<B> {
             deadlines.forget(&handle);
             match Claimed::claim(handle) {
                 Ok(claimed) => {
+                    if let Some(window) = claimed.handle().window() {
+                        window.ahead.fetch_sub(1, Relaxed);
+                    }
                     cost += terms.cost;
                     oldest = oldest.min(terms.arrival);
                     counters.waits.add(since(terms.arrival, now));
@@ -408,7 +436,7 @@ impl<B: Border> State<B> {
             self.company.sealed(requests.len(), key, gathered);
             shared.leave_queue(requests.len(), cost);
         }
-        self.let_in(shared, out);
+        self.let_in(shared, now, out);
         Sealed {
             requests,
             reason,
@@ -490,9 +518,13 @@ impl<B: Border> State<B> {
         shared.dead.fetch_sub(dead, SeqCst);
     }
 
+    pub(crate) fn nothing_waits_for_room(&self) -> bool {
+        self.lobby.is_empty() && self.backlogs.is_empty()
+    }
+
     /// Closed, and nothing left that a slot could run.
     pub(crate) fn is_drained(&self, shared: &Shared<B>) -> bool {
-        self.phase != Phase::Open && self.lobby.is_empty() && shared.admission.count() == 0
+        self.phase != Phase::Open && self.nothing_waits_for_room() && shared.admission.count() == 0
     }
 
     /// Closed, nothing pending, nothing in flight.

@@ -91,6 +91,9 @@ impl Border for Model {
     fn expired(requests: Vec<Handle<Self>>) {
         Self::tell(requests);
     }
+    fn wake_window(waiter: &Self::Waiter) {
+        waiter.caller.iter().for_each(Waker::wake_by_ref);
+    }
     fn arm(batcher: &Batcher<Self>, moment: Nanos) {
         batcher.clock().alarms.set(moment, ());
     }

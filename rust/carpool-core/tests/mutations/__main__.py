@@ -22,19 +22,21 @@ import time
 from pathlib import Path
 
 from lives import LIVES
+from many import MANY
 from models import MODELS
-from mutation import REENTRY, SIMULATION, Mutation
+from mutation import TESTS, Mutation
 
 CRATE = Path(__file__).resolve().parent.parent.parent
 ROOT = CRATE.parent.parent
-MUTATIONS = MODELS + LIVES
+MUTATIONS = MODELS + LIVES + MANY
 
 
 def copy_crate(to: Path) -> None:
     """The crate alone, with what the loom models need and no other dependency."""
     # Not with the times of the originals: cargo would take the last build for a fresh one.
     shutil.copytree(CRATE / "src", to / "src", copy_function=shutil.copy)
-    for test in ("loom", SIMULATION, REENTRY):
+    shutil.copytree(CRATE / "tests/support", to / "tests/support", copy_function=shutil.copy)
+    for test in ("loom", *TESTS):
         folder = Path("tests") / test
         if (CRATE / folder).exists():
             shutil.copytree(CRATE / folder, to / folder, copy_function=shutil.copy)
@@ -62,7 +64,7 @@ def cargo(crate: Path, target: Path, test: str, *args: str) -> tuple[int, str]:
         "CARGO_TARGET_DIR": str(target),
     }
     command = ["cargo", "test", "--quiet", "--test"]
-    if test in (SIMULATION, REENTRY):
+    if test in TESTS:
         command += [test, *args]
     else:
         env["RUSTFLAGS"] += " --cfg loom"
@@ -135,7 +137,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="carpool-mutations-") as folder:
         crate = Path(folder)
         copy_crate(crate)
-        for test in ("", SIMULATION, REENTRY):
+        for test in ("", *TESTS):
             code, output = cargo(crate, target, test)
             if code != 0:
                 print(output, "\nthis fails on the source as it is", sep="")

@@ -7,6 +7,9 @@ from typing import NamedTuple
 #: Tests that catch mutations beside the loom models.
 SIMULATION = "simulation"
 REENTRY = "reentry"
+WINDOWS = "windows"
+
+TESTS = (SIMULATION, REENTRY, WINDOWS)
 
 
 class Edit(NamedTuple):

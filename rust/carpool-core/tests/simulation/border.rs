@@ -94,6 +94,9 @@ impl Border for Sim {
         let ids = wakes.into_iter().map(|(id, _)| id).collect();
         diary.0.lock().unwrap().push(ids);
     }
+    fn wake_window(_: &Self::Waiter) {
+        unreachable!("here nobody waits for many");
+    }
     fn arm(batcher: &Batcher<Self>, moment: Nanos) {
         let mut armed = batcher.clock().armed.lock().unwrap();
         *armed = Some(armed.map_or(moment, |before| before.min(moment)));

@@ -44,6 +44,9 @@ impl Border for Plain {
             log.0.lock().unwrap().push(id);
         }
     }
+    fn wake_window(waiter: &Self::Waiter) {
+        waiter.log.0.lock().unwrap().push(waiter.id);
+    }
     fn arm(batcher: &Batcher<Self>, moment: Nanos) {
         batcher.clock().armed.lock().unwrap().push(moment);
     }

@@ -1,0 +1,116 @@
+//! Letting in what waits in the backlogs of windows: two batches ahead at most, behind whoever came
+//! meanwhile.
+
+use std::collections::VecDeque;
+
+use super::{Outbox, Shared, State};
+use crate::border::{Border, Failure};
+use crate::clock::Nanos;
+use crate::many::Backlog;
+use crate::request::{Request, Terms, Who};
+use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
+use crate::sync::{Arc, lock};
+
+impl<B: Border> Shared<B> {
+    /// How many of one window may be pending: two batches, and no more than half the queue, so that
+    /// single calls find room beside a list.
+    fn most_ahead(&self) -> usize {
+        let half = (self.limits.max_queue / 2).max(1);
+        self.limits.max_batch_size.saturating_mul(2).min(half)
+    }
+}
+
+impl<B: Border> State<B> {
+    /// Lets in what there is room for, of each window in turn; the intake has been drained, so single
+    /// calls that came meanwhile stand before it.
+    pub(super) fn let_in_backlogs(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
+        // Known before the look for room: a cancel that frees some sees it, or this sees the room.
+        shared.short.store(1, SeqCst);
+        let mut short = !self.lobby.is_empty();
+        let mut served = VecDeque::new();
+        for _ in 0..self.backlogs.len() {
+            let Some(mut backlog) = self.backlogs.pop_front() else {
+                break;
+            };
+            let before = backlog.waiting.len();
+            short = short || self.let_in_some(shared, &mut backlog, now);
+            if backlog.waiting.is_empty() {
+                out.backlogs.push((backlog, 0));
+            } else if backlog.waiting.len() < before {
+                served.push_back(backlog);
+            } else {
+                self.backlogs.push_back(backlog);
+            }
+        }
+        // Whoever got room now comes last the next time.
+        self.backlogs.append(&mut served);
+        let waits = short && !self.backlogs.is_empty();
+        shared.short.store(usize::from(waits), SeqCst);
+    }
+
+    /// True when there was less room than it would have taken.
+    fn let_in_some(&mut self, shared: &Shared<B>, backlog: &mut Backlog<B>, now: Nanos) -> bool {
+        let window = &backlog.window;
+        let ahead = window.ahead.load(Relaxed);
+        let wanted = shared
+            .most_ahead()
+            .saturating_sub(ahead)
+            .min(backlog.waiting.len());
+        if wanted == 0 {
+            return false;
+        }
+        let room = shared.admission.enter_waiting(wanted);
+        window.ahead.store(ahead + room, Relaxed);
+        // As urgent, against its arrival, as the list was when it was submitted.
+        let terms = backlog.terms;
+        let urgency = now.wrapping_add(terms.urgency.wrapping_sub(terms.arrival));
+        let mut list = lock(&backlog.list);
+        for item in backlog.waiting.drain(..room) {
+            if shared.has_budget() {
+                shared.cost.fetch_add(item.cost, Relaxed);
+            }
+            let terms = Terms {
+                arrival: now,
+                urgency,
+                cost: item.cost,
+                key: item.key,
+                deadline: terms.deadline,
+            };
+            let who = Who::Many(window.clone());
+            let request = Arc::new(Request::new(item.payload, who, terms, false));
+            list.made.push(request.clone());
+            self.deadlines.add(&request);
+            self.pending.push(request);
+        }
+        room < wanted
+    }
+
+    /// Ends all backlogs that `which` says; their waiters are told after unlocking.
+    pub(super) fn end_backlogs(
+        &mut self,
+        why: Failure,
+        which: impl Fn(&Backlog<B>) -> bool,
+        out: &mut Outbox<B>,
+    ) {
+        for _ in 0..self.backlogs.len() {
+            let Some(mut backlog) = self.backlogs.pop_front() else {
+                break;
+            };
+            if which(&backlog) {
+                let n = backlog.end(why);
+                self.counters.failed += n as u64;
+                out.backlogs.push((backlog, n));
+            } else {
+                self.backlogs.push_back(backlog);
+            }
+        }
+    }
+
+    /// The first deadline of a backlog.
+    pub(super) fn first_of_backlogs(&self) -> Option<Nanos> {
+        self.backlogs
+            .iter()
+            .map(|backlog| backlog.terms.deadline)
+            .min()
+    }
+}
