@@ -27,6 +27,7 @@
 //! | [`overdue`] | how callers learn that their time is over, from a thread that never attaches |
 //! | [`bell`] | waking a loop without the interpreter |
 //! | [`errands`] | what such a thread leaves to one of Python's |
+//! | [`running`] | the event loop that runs here |
 //! | [`run`] | which handlers the present code runs in, for finding deadlocks |
 //! | [`guard`] | what must not be interrupted, and the end of the process |
 //! | [`errors`] | the one table from the core's errors to Python's |
@@ -56,6 +57,7 @@ mod overdue;
 mod port;
 mod pump;
 mod run;
+mod running;
 mod seat;
 mod shared;
 mod step;

@@ -19,6 +19,7 @@ use crate::awaitable::Done;
 use crate::bell::Bell;
 use crate::guard::{Inside, insist};
 use crate::pump::LastPump;
+use crate::running::running_loop;
 
 /// What is to be called from the loop.
 pub(crate) enum Ready {
@@ -90,19 +91,6 @@ impl Drop for Waking<'_> {
 fn this_thread() -> u64 {
     // SAFETY: has no preconditions; never fails.
     unsafe { ffi::PyThread_get_thread_ident() as u64 }
-}
-
-fn running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
-    static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let get = GET.get_or_try_init(py, || {
-        Ok::<_, PyErr>(
-            py.import("asyncio.events")?
-                .getattr("_get_running_loop")?
-                .unbind(),
-        )
-    })?;
-    let found = get.bind(py).call0()?;
-    Ok((!found.is_none()).then_some(found))
 }
 
 /// Whether this thread is inside a running event loop.

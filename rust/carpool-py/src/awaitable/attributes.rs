@@ -18,6 +18,47 @@ static RESULT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
 static GET_LOOP: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
 static BLOCKING: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
 
+/// What `gather` asks every one of its futures for, and the methods that these are.
+static CLASS: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
+static METHODS: [Method; 3] = [Method::new(), Method::new(), Method::new()];
+
+/// A method that is bound without being looked up.
+struct Method {
+    name: AtomicPtr<ffi::PyObject>,
+    definition: AtomicPtr<ffi::PyMethodDef>,
+}
+
+impl Method {
+    const fn new() -> Self {
+        Self {
+            name: AtomicPtr::new(null_mut()),
+            definition: AtomicPtr::new(null_mut()),
+        }
+    }
+}
+
+/// Takes note of methods of the type.
+///
+/// # Safety
+/// Attached; `table` is the type's: it ends with a definition that has no name, and stays where it is for ever.
+pub(super) unsafe fn note_methods(py: Python<'_>, table: *mut ffi::PyMethodDef) {
+    let mut definition = table;
+    // SAFETY: by contract; names are C strings.
+    unsafe {
+        while !(*definition).ml_name.is_null() {
+            let own = std::ffi::CStr::from_ptr((*definition).ml_name);
+            for (place, name) in METHODS.iter().zip(["done", "cancelled", "exception"]) {
+                if own.to_bytes() == name.as_bytes() {
+                    let interned = PyString::intern(py, name).into_ptr();
+                    place.name.store(interned, Ordering::Relaxed);
+                    place.definition.store(definition, Ordering::Relaxed);
+                }
+            }
+            definition = definition.add(1);
+        }
+    }
+}
+
 /// Before there is an object that could be asked.
 pub(super) fn intern_names(py: Python<'_>) {
     for (place, name) in [
@@ -25,6 +66,7 @@ pub(super) fn intern_names(py: Python<'_>) {
         (&RESULT, "result"),
         (&GET_LOOP, "get_loop"),
         (&BLOCKING, "_asyncio_future_blocking"),
+        (&CLASS, "__class__"),
     ] {
         let interned = PyString::intern(py, name);
         place.store(interned.into_ptr(), Ordering::Relaxed);
@@ -54,6 +96,15 @@ pub(super) unsafe extern "C" fn getattro(
         if is(name, &GET_LOOP) {
             if let Some(link) = (*this.cast::<Awaitable>()).link() {
                 return new_ref(link.port.get().loop_reference().as_ptr());
+            }
+        }
+        if is(name, &CLASS) {
+            return new_ref(ffi::Py_TYPE(this).cast());
+        }
+        for method in &METHODS {
+            if is(name, &method.name) {
+                let definition = method.definition.load(Ordering::Relaxed);
+                return ffi::PyCFunction_NewEx(definition, this, null_mut());
             }
         }
         // CPython 3.10 and 3.11 ask for `result` with a string that is not interned.

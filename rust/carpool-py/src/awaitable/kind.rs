@@ -9,7 +9,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use super::Awaitable;
-use super::attributes::{get_blocking, getattro, intern_names, set_blocking, setattro};
+use super::attributes::{
+    get_blocking, getattro, intern_names, note_methods, set_blocking, setattro,
+};
 use super::memory::{clear, dealloc, traverse};
 use super::methods::{
     add_done_callback, cancel, cancelled, close, done, exception, get_loop, make_cancelled_error,
@@ -122,6 +124,9 @@ pub(super) unsafe fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
         ),
         ffi::PyMethodDef::zeroed(),
     ];
+    let table = methods.leak().as_mut_ptr();
+    // SAFETY: attached; the table ends with a definition of zeroes, and is leaked.
+    unsafe { note_methods(py, table) };
     let properties = vec![
         ffi::PyGetSetDef {
             name: c"_asyncio_future_blocking".as_ptr(),
@@ -163,7 +168,7 @@ pub(super) unsafe fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
         slot(ffi::Py_tp_getattro, getattro as *mut c_void),
         slot(ffi::Py_tp_setattro, setattro as *mut c_void),
         slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
-        slot(ffi::Py_tp_methods, methods.leak().as_mut_ptr().cast()),
+        slot(ffi::Py_tp_methods, table.cast()),
         slot(ffi::Py_tp_getset, properties.leak().as_mut_ptr().cast()),
         slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast()),
         slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),

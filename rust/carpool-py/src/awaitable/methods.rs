@@ -285,14 +285,29 @@ pub(super) unsafe extern "C" fn add_done_callback(
         if (*object).state == State::Pending
             && (*object).first.is_none()
             && count == 1
-            && only_context(names)
+            && (names.is_null() || only_context(names))
         {
-            // The way of every task that waits here alone.
-            let (call, context) = (*args, *args.add(1));
-            if ffi::PyContext_CheckExact(context) != 0 && ffi::PyCallable_Check(call) != 0 {
+            // The way of every task that waits here alone, and of `gather`.
+            let call = *args;
+            let context = if names.is_null() {
+                ffi::PyContext_CopyCurrent()
+            } else {
+                new_ref(*args.add(1))
+            };
+            if context.is_null() {
+                return null_mut();
+            }
+            if ffi::PyContext_CheckExact(context) == 0
+                || ffi::PyCallable_Check(call) == 0
+                || (*object).state != State::Pending
+                || (*object).first.is_some()
+            {
+                // Making a context may have run the collector, and so any code.
+                ffi::Py_DECREF(context);
+            } else {
                 (*object).first = Some(Callback {
                     call: new_ref(call),
-                    context: new_ref(context),
+                    context,
                 });
                 if !(*object).held {
                     (*object).held = true;
