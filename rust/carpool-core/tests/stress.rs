@@ -317,3 +317,68 @@ fn callers_that_run_their_own_batches() {
     end(&batcher);
     tally.check(&batcher.snapshot());
 }
+
+/// Callers that run alone where they can, and gather where they cannot: whoever is not woken hangs.
+#[test]
+fn callers_that_run_alone_and_gather() {
+    let limits = Limits {
+        slots: 1,
+        ..limits(4, 0, 1000, Overflow::Raise)
+    };
+    let batcher = Batcher::<Real>::new(limits, SystemClock).unwrap();
+    let tally = Tally::default();
+    // Long enough for the others to be expected back.
+    let work = || {
+        let began = batcher.now();
+        while batcher.now() - began < 30_000 {
+            std::hint::spin_loop();
+        }
+    };
+    thread::scope(|scope| {
+        for tag in 0..3_u64 {
+            let (batcher, tally, work) = (&batcher, &tally, &work);
+            scope.spawn(move || {
+                let parker = Parker::here();
+                for round in 0..1000 {
+                    let payload = tag << 32 | round;
+                    if let Some(lease) = batcher.alone() {
+                        work();
+                        lease.answered();
+                        tally.count(Ok(answer_to(payload)), payload);
+                        continue;
+                    }
+                    let waiter = Waiter {
+                        caller: Some(parker.waker().clone()),
+                        runs: true,
+                    };
+                    let terms = Terms::at(batcher.now());
+                    let ticket = batcher.submit_with(payload, waiter, terms, Announce::No);
+                    let ticket = ticket.unwrap_or_else(|refused| panic!("{refused:?}"));
+                    let outcome = loop {
+                        if let Some(answer) = ticket.take() {
+                            break answer;
+                        }
+                        match batcher.pull_own(&ticket) {
+                            Pulled::Batch(mut batch) => {
+                                work();
+                                let answers = (0..batch.len())
+                                    .map(|at| Ok(answer_to(*batch.payload(at).unwrap())))
+                                    .collect();
+                                drop(batch.answer_all(answers).unwrap().send_keeping());
+                            }
+                            Pulled::Wait(until) => {
+                                let now = batcher.now();
+                                parker.park(until.map(|until| until.saturating_sub(now)));
+                            }
+                            Pulled::Closed => panic!("nobody closed it"),
+                        }
+                    };
+                    tally.count(outcome, payload);
+                }
+            });
+        }
+    });
+    batcher.close(true);
+    end(&batcher);
+    tally.check(&batcher.snapshot());
+}

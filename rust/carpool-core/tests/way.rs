@@ -490,7 +490,7 @@ fn no_call_runs_alone_where_it_would_be_held_or_passes_somebody_by() {
     clock.advance(100 * US);
     running.answer_all(vec![Ok(0); 3]).unwrap().send();
     assert!(gathering.alone().is_none(), "the others come back");
-    clock.advance(50 * US);
+    clock.advance(100 * US);
     assert!(gathering.alone().is_some(), "they did not");
 }
 

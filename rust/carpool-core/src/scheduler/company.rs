@@ -7,7 +7,6 @@
 
 use super::policy::Gather;
 use crate::clock::Nanos;
-use crate::stats::since;
 
 /// Runs shorter than this are over before anybody could come back.
 pub(super) const SHORTEST_RUN: Nanos = 20_000;
@@ -73,7 +72,12 @@ impl Company {
     /// Whether somebody may be on the way back: for a request that arrives now and finds nobody.
     #[inline]
     pub(crate) fn may_come(&self, now: impl FnOnce() -> Nanos) -> bool {
-        self.there > 1 && self.window > 0 && since(self.ended, now()) < self.window
+        self.there > 1 && self.window > 0 && now() < self.back_by()
+    }
+
+    /// Whoever comes back at all has set out by then: as long after the last run as that one took.
+    fn back_by(&self) -> Nanos {
+        self.ended.saturating_add(2 * self.window)
     }
 
     /// For whom and until when a batch of `key`, whose oldest request arrived at `oldest`, may be held.
@@ -81,9 +85,8 @@ impl Company {
         if self.there < 2 || self.window == 0 || self.key != key {
             return None;
         }
-        let back_by = self.ended.saturating_add(self.window);
         // Of those who come later nobody is known to be about.
-        (oldest < back_by).then(|| Gather {
+        (oldest < self.back_by()).then(|| Gather {
             company: self.there,
             until: oldest.max(self.ended).saturating_add(self.window),
         })
@@ -117,8 +120,8 @@ mod tests {
         // Whoever came during the run waits from its end on.
         assert_eq!(until(&company, 7), Some((5, 51_000)));
         // After that nobody is known to be about.
-        assert_eq!(until(&company, 50_999), Some((5, 100_999)));
-        assert_eq!(until(&company, 51_000), None);
+        assert_eq!(until(&company, 100_999), Some((5, 150_999)));
+        assert_eq!(until(&company, 101_000), None);
         assert_eq!(company.gather(7, 1200), None, "another key");
     }
 
@@ -150,7 +153,7 @@ mod tests {
     #[test]
     fn a_call_that_ran_alone_expects_those_who_came_meanwhile() {
         let mut company = after(9, RUN, 0);
-        assert!(company.may_come(|| 50_999) && !company.may_come(|| 51_000));
+        assert!(company.may_come(|| 100_999) && !company.may_come(|| 101_000));
         company.was_alone(|| 2000, RUN, 0);
         assert!(!company.may_come(|| 2001));
         company.was_alone(|| 3000, RUN, 3);
