@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from carpool import WouldDeadlock, batched
-from gates import Gate, identity, in_thread
+from gates import Gate, identity, in_thread, run_script
 
 
 def attempt(call: Callable[[], Any]) -> Any:
@@ -309,3 +309,26 @@ def test_waiting_from_another_thread_is_fine(new_gate: Callable[..., Gate]) -> N
         assert await asyncio.to_thread(future.result) == ("answer", "a")
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("executor", ["thread", "caller"])
+def test_it_is_found_out_in_every_run_of_a_process_that_does_nothing_else(executor: str) -> None:
+    said = run_script(
+        f"""
+from carpool import WouldDeadlock, batched
+
+@batched(executor={executor!r})
+def f(items):
+    for item in items:
+        if item:
+            try:
+                f(0)
+            except WouldDeadlock:
+                say("found out", item)
+    return items
+
+for item in (0, 0, 1, 0, 2, 3):
+    assert f(item) == item
+"""
+    )
+    assert said == ["found out 1", "found out 2", "found out 3"]

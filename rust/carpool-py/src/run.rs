@@ -52,6 +52,7 @@ impl Chain {
 
     /// It begins, once more.
     pub(crate) fn begin(&self) {
+        ACTIVE.fetch_add(1, Ordering::Relaxed);
         self.parts.store(1, Ordering::Release);
     }
 
@@ -120,9 +121,12 @@ pub(crate) fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     Ok(variable.bind(py))
 }
 
-/// Whether the present context is inside some run, active or not.
+/// Whether the present context is inside some run, perhaps one that is over.
 #[inline]
 pub(crate) fn is_inside(py: Python<'_>) -> bool {
+    if ACTIVE.load(Ordering::Relaxed) == 0 {
+        return false;
+    }
     let Some(variable) = VARIABLE.get(py) else {
         return false;
     };
