@@ -7,23 +7,23 @@ import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any
 
 from . import _events, _lifecycle
+from ._calls import Calls
 from ._core import Batch, Engine
 from ._exceptions import WouldDeadlock
-from ._future import Future
-from ._options import Options, max_size, refuse_unknown, timeout_ns
+from ._options import NO_CALL_OPTIONS, Options, max_size, refuse_unknown, timeout_ns
 from ._stats import Stats
+from ._terms import asks_of
 from ._types import A, B, Overflow
 from ._worker import open_engine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
     from types import TracebackType
 
     from typing_extensions import Self
-
-    from ._core import Awaitable
 
 __all__ = ["Batcher", "Lifecycle"]
 
@@ -63,6 +63,7 @@ class Station:
             overflow=options.overflow,
             slots=self.slots,
             executor=self.executor,
+            max_batch_cost=options.max_batch_cost,
             gather=options.gather,
         )
         open_engine(engine, 0)
@@ -248,7 +249,7 @@ class Lifecycle:
         return True
 
 
-class Batcher(Lifecycle, Generic[A, B]):
+class Batcher(Lifecycle, Calls[A, B]):
     """Turns single calls into batches for a loop of your own, which owns the slot.
 
     ```python
@@ -263,6 +264,14 @@ class Batcher(Lifecycle, Generic[A, B]):
         max_queue: most pending requests.
         overflow: what a request meets at a full queue: "raise" QueueFull, or "wait" for room.
         name: in statistics and log lines.
+        max_batch_cost: most cost in one batch; of requests that cost 1 each, or
+        cost: what one costs: a function of the item that returns an int from 0, or an int for all. A request
+            above `max_batch_cost` raises RequestTooLarge in its caller.
+        key: a function of the item; requests share a batch only where what it returns is equal. It must be
+            hashable; None is no key.
+        timeout_ms: a request that is not in a batch so many milliseconds after its call fails with
+            DeadlineExceeded and never reaches the loop.
+        age_ms: what one level of `priority` (see `options`) is worth, in milliseconds of waiting.
 
     Raises:
         TypeError, ValueError: an option is unknown, of the wrong type or out of range.
@@ -280,6 +289,11 @@ class Batcher(Lifecycle, Generic[A, B]):
             max_queue: int = 10_000,
             overflow: Overflow = "raise",
             name: str | None = None,
+            max_batch_cost: int | None = None,
+            cost: Callable[[A], int] | int | None = None,
+            key: Callable[[A], Hashable] | None = None,
+            timeout_ms: float | None = None,
+            age_ms: float = 1000,
         ) -> None: ...
 
     else:
@@ -292,55 +306,28 @@ class Batcher(Lifecycle, Generic[A, B]):
             max_queue: int = 10_000,
             overflow: Overflow = "raise",
             name: str | None = None,
+            max_batch_cost: int | None = None,
+            cost: Any = None,
+            key: Any = None,
+            timeout_ms: float | None = None,
+            age_ms: float = 1000,
             **unknown: Any,
         ) -> None:
-            known = ("max_batch_size", "wait_ms", "max_queue", "overflow", "name")
-            refuse_unknown("Batcher", unknown, known)
+            refuse_unknown("Batcher", unknown, _KNOWN)
             options = Options(
                 max_batch_size=max_batch_size,
                 wait_ms=wait_ms,
                 max_queue=max_queue,
                 overflow=overflow,
                 name=name,
+                max_batch_cost=max_batch_cost,
+                cost=cost,
+                key=key,
+                timeout_ms=timeout_ms,
+                age_ms=age_ms,
             )
             self._station = Station(options, name or "Batcher", "thread", None)
-
-    # ------------------------------------------------------------------------------ callers
-
-    def __call__(self, item: A, /) -> B:
-        """Submits `item` and blocks for its result.
-
-        What the loop failed the request with is raised as an exception of the caller's own.
-
-        Raises:
-            QueueFull, BatcherClosed: it was refused.
-            BatchLengthError: the loop's rows were not one per request.
-            BatchAbandoned: the loop dropped the batch.
-        """
-        return self._station.engine().call(None, item)  # type: ignore[no-any-return]
-
-    def acall(self, item: A, /) -> Awaitable[B]:
-        """Submits `item`; an awaitable of its result, for the running event loop.
-
-        Awaiting raises what a plain call would; cancelling cancels the request.
-
-        Raises:
-            QueueFull, BatcherClosed: it was refused.
-            RuntimeError: no event loop runs here.
-        """
-        return self._station.engine().acall(None, item)
-
-    def submit(self, item: A, /) -> Future[B]:
-        """Submits `item`; a `carpool.Future` of its result.
-
-        Blocks only to wait for room, with overflow="wait".
-
-        Raises:
-            QueueFull, BatcherClosed: it was refused.
-        """
-        future: Future[B] = Future()
-        future._ticket = self._station.engine().submit(None, item, future)
-        return future
+            self._asks = asks_of(self._station.name, options, NO_CALL_OPTIONS)
 
     # --------------------------------------------------------------------------------- loops
 
@@ -402,6 +389,10 @@ class Batcher(Lifecycle, Generic[A, B]):
 
 
 max_size_of = max_size
+
+#: What a batcher has not: options of a handler, and of its parameters.
+_OF_HANDLERS = ("max_concurrent_batches", "executor", "setup", "context", "shared")
+_KNOWN = tuple(name for name in Options.__dataclass_fields__ if name not in _OF_HANDLERS)
 
 
 def _remake(options: dict[str, Any]) -> Batcher[Any, Any]:

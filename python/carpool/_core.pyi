@@ -17,6 +17,7 @@ _R_co = TypeVar("_R_co", covariant=True)
 
 __all__ = [
     "RAW",
+    "Asks",
     "Awaitable",
     "Bare",
     "Batch",
@@ -107,6 +108,23 @@ class Awaitable(Coroutine[Any, Any, _R_co], Generic[_R_co]):
     def get_loop(self) -> Any:
         """The event loop it belongs to."""
     def _make_cancelled_error(self) -> BaseException: ...
+
+@final
+class Asks:
+    """What every call through one function, view or batcher asks for; made from options.
+
+    `measure(item)` gives cost and key of one call, a key of None for none; it runs in the caller, before anything
+    is submitted.
+    """
+
+    def __new__(
+        cls,
+        *,
+        timeout_ns: int | None = None,
+        urgency_ns: int = 0,
+        cost: int = 1,
+        measure: Callable[[Any], tuple[int, Hashable | None]] | None = None,
+    ) -> Asks: ...
 
 @final
 class Batch(Generic[_A, _B]):
@@ -336,6 +354,7 @@ class Engine:
         owner: object,
         item: object,
         *,
+        asks: Asks | None = None,
         deadline_ns: int | None = None,
         cost: int = 1,
         urgency_ns: int = 0,
@@ -343,7 +362,7 @@ class Engine:
     ) -> Any:
         """The answer to `item`; blocks.
 
-        `deadline_ns`: on the clock of `now()`; a request that is not in a batch by then fails with
+        With `asks` its terms count; else `deadline_ns`: on the clock of `now()`; a request that is not in a batch by then fails with
         DeadlineExceeded and never runs. `cost`: what it counts against `max_batch_cost`. `urgency_ns`: how
         much later (or sooner, negative) than its arrival it stands in the order. `key`: requests share a
         batch only where their keys are equal.
@@ -353,6 +372,7 @@ class Engine:
         owner: object,
         item: object,
         *,
+        asks: Asks | None = None,
         deadline_ns: int | None = None,
         cost: int = 1,
         urgency_ns: int = 0,
@@ -365,6 +385,7 @@ class Engine:
         item: object,
         future: object,
         *,
+        asks: Asks | None = None,
         deadline_ns: int | None = None,
         cost: int = 1,
         urgency_ns: int = 0,
@@ -440,6 +461,7 @@ class Call:
         binder: Callable[..., Any],
         simple: bool,
         awaits: bool,
+        asks: Asks | None = None,
         *_args: Any,
         bare: Bare | None = None,
         instance: object = None,

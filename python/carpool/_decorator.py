@@ -6,14 +6,14 @@ import functools
 import inspect
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from . import _lifecycle
 from ._batcher import Lifecycle
 from ._core import Batch, Call, Engine
 from ._future import Future
-from ._options import Options, refuse_unknown
+from ._options import CALL_OPTIONS, NO_CALL_OPTIONS, CallOptions, Options, refuse_unknown
 from ._plan import WRAPPED, Branch, Plan
 from ._types import P, R_co
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._binding import Binding
-    from ._core import Awaitable
+    from ._core import Asks, Awaitable
     from ._signatures import Decorator
     from ._types import Entered, Executor, Overflow
     from ._worker import Desk
@@ -39,6 +39,10 @@ class _Decorated(Call, Lifecycle):
     _binding: Binding
     _bound: tuple[Any, ...]
     _instances: _Instances
+    _given: CallOptions
+    _asks: Asks | None
+    #: What a view with options of its own is one of.
+    _base: _Decorated | None = None
     #: An unbound method: calls bring the instance along.
     _is_method = False
     __name__: str
@@ -46,18 +50,27 @@ class _Decorated(Call, Lifecycle):
     __wrapped__: Callable[..., Any]
     __signature__: inspect.Signature
 
-    def __new__(cls, plan: Plan, branch: Branch | None = None, bound: tuple[Any, ...] = ()) -> Self:
+    def __new__(
+        cls,
+        plan: Plan,
+        branch: Branch | None = None,
+        bound: tuple[Any, ...] = (),
+        given: CallOptions = NO_CALL_OPTIONS,
+    ) -> Self:
         binding = plan.bound if bound else plan.free
+        asks = plan.asks(bool(bound), given)
         branch = branch or Branch(plan)
         made = super().__new__(
             cls,
             binding.item,
             binding.simple,
             plan.is_async,
+            asks,
             bare=branch.handler.bare,
             instance=bound[0] if bound else None,
         )
         made._plan, made._binding, made._bound = plan, binding, bound
+        made._given, made._asks = given, asks
         made._branch = branch
         made._station = made._branch.station
         if plan.executor == "loop" and binding.simple:
@@ -88,8 +101,55 @@ class _Decorated(Call, Lifecycle):
         if self._plan.executor == "caller":
             self._station.start()
         future: Future[Any] = Future()
-        future._ticket = self._open().submit(self, item, future)
+        if self._asks is None:
+            future._ticket = self._open().submit(self, item, future)
+        else:
+            future._ticket = self._open().submit(self, item, future, asks=self._asks)
         return future
+
+    if TYPE_CHECKING:
+
+        def options(
+            self,
+            *,
+            priority: int = 0,
+            timeout_ms: float | None = None,
+            key: Callable[..., Hashable] | Hashable | None = None,
+            cost: Callable[..., int] | int | None = None,
+        ) -> Self:
+            """The same function with options of their own for the calls made through what this returns.
+
+            What is not given stays as the function has it. The view has the same ways of calling and the same
+            batcher; it holds no state.
+
+            Args:
+                priority: smaller is more urgent, from -100 to 100; others have 0.
+                timeout_ms: see `batched`; from 0, and None for no limit.
+                key: see `batched`; what cannot be called is the key itself, and None is none.
+                cost: see `batched`; None counts 1.
+
+            Raises:
+                TypeError, ValueError: an option is unknown, of the wrong type or out of range.
+            """
+            ...
+
+    else:
+
+        def options(self, **given: Any) -> Self:
+            refuse_unknown(f"{self.name}.options", given, CALL_OPTIONS)
+            return self._with(self._given.with_more(given, self._plan.options))
+
+    def _with(self, given: CallOptions) -> Self:
+        view = type(self)(self._plan, self._branch, self._bound, given)
+        view._base = self._base or self
+        if not self._bound:
+            view._instances = self._instances
+            if self._is_method and not view._is_method:
+                view._become_method()
+                view._is_method = True
+            if self._plan.is_async:
+                _mark_as_coroutine_function(view)
+        return view
 
     # ------------------------------------------------------------------- what the core calls
 
@@ -117,7 +177,8 @@ class _Decorated(Call, Lifecycle):
     # ------------------------------------------------------------------------------- methods
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._plan.attribute = name
+        if self._base is None:
+            self._plan.attribute = name
         if self._plan.kind == "function":
             self._become_method()
             self._is_method = True
@@ -137,6 +198,8 @@ class _Decorated(Call, Lifecycle):
         return self._instances.bind(self, instance)
 
     def __reduce__(self) -> Any:
+        if self._base is not None:
+            return _with_options, (self._base, self._given.given())
         if self._bound:
             return getattr, (self._bound[0], self._plan.attribute)
         plan = self._plan
@@ -151,7 +214,8 @@ class _Decorated(Call, Lifecycle):
 
     def __repr__(self) -> str:
         of = f" of {self._bound[0]!r}" if self._bound else ""
-        return f"<carpool.{type(self).__name__} {self.name}{of}>"
+        given = f" with {self._given.shown()}" if self._given.given() else ""
+        return f"<carpool.{type(self).__name__} {self.name}{of}{given}>"
 
 
 class BatchedFunction(_Decorated, Generic[P, R_co]):
@@ -239,7 +303,8 @@ class _Instances:
                 known = self._branches.get(number)
                 if known is None or known[0]() is not instance:
                     known = self._add(method, instance, number)
-        return type(method)(method._plan, known[1], (instance,))
+        bound = type(method)(method._plan, known[1], (instance,))
+        return bound if method._base is None else bound._with(method._given)
 
     def _add(
         self, method: _Decorated, instance: Any, number: int
@@ -270,6 +335,10 @@ def _stands_at(module: str, path: str) -> Any:
     for name in path.split("."):
         found = getattr(found, name, None)
     return found
+
+
+def _with_options(base: _Decorated, given: dict[str, Any]) -> _Decorated:
+    return base.options(**given)
 
 
 def _remake(function: Any, kind: str, options: dict[str, Any]) -> Any:
@@ -323,6 +392,12 @@ def batched(
     setup: Callable[[], object] | None = None,
     context: Callable[[], Entered] | None = None,
     name: str | None = None,
+    max_batch_cost: int | None = None,
+    cost: Callable[..., int] | int | None = None,
+    key: Callable[..., Hashable] | None = None,
+    shared: Sequence[str] = (),
+    timeout_ms: float | None = None,
+    age_ms: float = 1000,
     **unknown: Any,
 ) -> Any:
     """Makes single calls of a function of lists run as batches.
@@ -348,6 +423,16 @@ def batched(
         context: called once per batch; the handler runs inside the context manager it returns. That of
             an `async def` handler may be asynchronous.
         name: in statistics, threads and log lines; default the function's.
+        max_batch_cost: most cost in one batch; of calls that cost 1 each, or
+        cost: what one call costs: a function that takes its arguments and returns an int from 0, or an int for
+            every call. A call above `max_batch_cost` raises RequestTooLarge.
+        key: a function that takes the arguments of one call; calls share a batch only where what it returns is
+            equal. It must be hashable; None is no key.
+        shared: names of parameters that reach the handler as one plain value; calls share a batch only where
+            their values are equal. They must be hashable.
+        timeout_ms: a call that is not in a batch so many milliseconds after it was made fails with
+            DeadlineExceeded and never reaches the handler. Time in the queue and for room in it counts.
+        age_ms: what one level of `priority` (see `BatchedFunction.options`) is worth, in milliseconds of waiting.
 
     Raises:
         TypeError, ValueError: an option is unknown, of the wrong type or out of range, or the function
@@ -373,6 +458,12 @@ def batched(
         setup=setup,
         context=context,
         name=name,
+        max_batch_cost=max_batch_cost,
+        cost=cost,
+        key=key,
+        shared=shared,
+        timeout_ms=timeout_ms,
+        age_ms=age_ms,
     )
     if func is None:
         return functools.partial(_decorate, options=options)

@@ -1,18 +1,20 @@
-"""The options of a batcher: their defaults, and what each may be."""
+"""The options of a batcher, and of single calls: their defaults, and what each may be."""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-__all__ = ["Options"]
+__all__ = ["CallOptions", "Options"]
 
 #: Longest `wait_ms` (ten days) and largest counts: far beyond use, well inside 64 bits.
 LONGEST_WAIT_MS = 864_000_000.0
 LARGEST_COUNT = 2**48
+#: Priorities further from 0 are refused: each level in use has a queue of its own.
+FURTHEST_LEVEL = 100
 
 OVERFLOWS = ("raise", "wait")
 EXECUTORS = ("thread", "loop", "caller")
@@ -37,6 +39,12 @@ class Options:
     setup: Callable[[], object] | None = None
     context: Callable[[], Any] | None = None
     name: str | None = None
+    max_batch_cost: int | None = None
+    cost: Callable[..., int] | int | None = None
+    key: Callable[..., Hashable] | None = None
+    shared: Sequence[str] = ()
+    timeout_ms: float | None = None
+    age_ms: float = 1000
 
     def __post_init__(self) -> None:
         _count("max_batch_size", self.max_batch_size)
@@ -51,6 +59,27 @@ class Options:
         _callable("context", self.context)
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a str or None, not {_shown(self.name)}")
+        if self.max_batch_cost is not None:
+            _count("max_batch_cost", self.max_batch_cost)
+        _cost(self.cost, self.max_batch_cost)
+        if isinstance(self.cost, int) and self.cost > (self.max_batch_cost or 0):
+            raise ValueError(
+                f"cost={self.cost} is more than max_batch_cost={self.max_batch_cost}: "
+                f"every call would be refused"
+            )
+        if self.key is not None and not callable(self.key):
+            raise TypeError(
+                f"key must be callable with the arguments of a call, or None, not {_shown(self.key)}"
+            )
+        object.__setattr__(self, "shared", _names("shared", self.shared))
+        if self.timeout_ms is not None:
+            _milliseconds("timeout_ms", self.timeout_ms)
+            if self.timeout_ms <= self.wait_ms:
+                raise ValueError(
+                    f"timeout_ms must be more than wait_ms ({self.wait_ms!r}), or None, not "
+                    f"{self.timeout_ms!r}: a lone request is held for wait_ms"
+                )
+        _milliseconds("age_ms", self.age_ms)
 
     @property
     def wait_ns(self) -> int:
@@ -66,12 +95,82 @@ class Options:
         }
 
 
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "..."
+
+    def __reduce__(self) -> str:
+        return "NOT_GIVEN"
+
+
+#: Not given, where None means "switched off".
+NOT_GIVEN: Any = _NotGiven()
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """Options of single calls; what is not given is as the batcher has it.
+
+    Raises:
+        TypeError: an option is of the wrong type.
+        ValueError: an option is out of range.
+    """
+
+    priority: int = NOT_GIVEN
+    timeout_ms: float | None = NOT_GIVEN
+    key: Callable[..., Hashable] | Hashable | None = NOT_GIVEN
+    cost: Callable[..., int] | int | None = NOT_GIVEN
+
+    def __post_init__(self) -> None:
+        if self.priority is not NOT_GIVEN:
+            _level("priority", self.priority)
+        if self.timeout_ms is not NOT_GIVEN and self.timeout_ms is not None:
+            _milliseconds("timeout_ms", self.timeout_ms)
+        if not callable(self.key):
+            try:
+                hash(self.key)
+            except TypeError as error:
+                raise TypeError(
+                    f"key must be hashable, or callable with the arguments of a call, "
+                    f"not {_shown(self.key)}: {error}"
+                ) from error
+
+    def given(self) -> dict[str, Any]:
+        """The options that are given, by name."""
+        return {name: value for name, value in vars(self).items() if value is not NOT_GIVEN}
+
+    def shown(self) -> str:
+        """As they were written."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.given().items())
+
+    def with_more(self, more: dict[str, Any], options: Options) -> CallOptions:
+        """These and `more`, of which the later ones count, for a batcher with `options`."""
+        changed = replace(self, **more)
+        if changed.cost is not NOT_GIVEN:
+            _cost(changed.cost, options.max_batch_cost)
+        return changed
+
+
+CALL_OPTIONS = tuple(CallOptions.__dataclass_fields__)
+NO_CALL_OPTIONS = CallOptions()
+
+
 def refuse_unknown(what: str, unknown: dict[str, Any], known: tuple[str, ...]) -> None:
     """TypeError that names the first unknown option and the closest known one."""
-    for name in unknown:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+    for name in [one for one in unknown if one not in known]:
+        if name in CALL_OPTIONS:
+            hint = f"it is one of single calls, given by .options({name}=...)"
+        elif name in Options.__dataclass_fields__:
+            hint = "it is one of the whole batcher, given where that is made"
+        else:
+            hint = closest(name, known)
         raise TypeError(f"{what} has no option {name!r}: {hint}")
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """What may have been meant by a name that is not known."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
 def timeout_ns(name: str, seconds: float | None) -> int | None:
@@ -118,6 +217,49 @@ def _milliseconds(name: str, value: object) -> None:
         raise ValueError(
             f"{name} must be from 0 to {LONGEST_WAIT_MS:.0f} milliseconds, not {value!r}"
         )
+
+
+def _level(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {_shown(value)}")
+    if not -FURTHEST_LEVEL <= value <= FURTHEST_LEVEL:
+        raise ValueError(f"{name} must be from -{FURTHEST_LEVEL} to {FURTHEST_LEVEL}, not {value}")
+
+
+def _cost(value: object, budget: int | None) -> None:
+    if value is None:
+        return
+    if not callable(value):
+        cost_of("cost", value)
+    if budget is None:
+        raise ValueError(
+            f"cost={value!r} counts against nothing: give the batcher a max_batch_cost, too"
+        )
+
+
+def cost_of(name: str, value: object) -> int:
+    """A cost: an int from 0.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it is negative.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {_shown(value)}")
+    if value < 0:
+        raise ValueError(f"{name} must be 0 or more, not {value}")
+    return value
+
+
+def _names(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a tuple of names of parameters, not {_shown(value)}")
+    for one in value:
+        if not isinstance(one, str):
+            raise TypeError(f"{name} must be a tuple of names of parameters, not {_shown(value)}")
+        if value.count(one) > 1:
+            raise ValueError(f"{name} names {one!r} twice: {value!r}")
+    return tuple(value)
 
 
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -6,12 +6,16 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._batcher import Station
 from ._binding import Binding
-from ._options import Options
+from ._options import NO_CALL_OPTIONS, CallOptions, Options
+from ._terms import asks_of
 from ._worker import Handler
+
+if TYPE_CHECKING:
+    from ._core import Asks
 
 __all__ = ["WRAPPED", "Branch", "Plan"]
 
@@ -60,7 +64,12 @@ class Plan:
         self.wants_class: bool = self.kind == "function" and _takes_class(function)
         self.looks: dict[str, Any] = self._looks()
         self._method: Binding | None = None
-        self.free: Binding = Binding(function, self.label, bound=self.kind == "classmethod")
+        self.free: Binding = self._binding(bound=self.kind == "classmethod")
+        #: By whether bound: what calls ask for that have no options of their own.
+        self._asks: dict[bool, Asks | None] = {}
+
+    def _binding(self, *, bound: bool) -> Binding:
+        return Binding(self.function, self.label, bound=bound, shared=self.options.shared)
 
     def _looks(self) -> dict[str, Any]:
         """What a decorated function shows of the one it wraps."""
@@ -75,8 +84,18 @@ class Plan:
         """How calls of a method bind, `self` being given."""
         # Not functools.cached_property: up to CPython 3.11 it takes a lock, which a fork may meet held.
         if self._method is None:
-            self._method = Binding(self.function, self.label, bound=True)
+            self._method = self._binding(bound=True)
         return self._method
+
+    def asks(self, bound: bool, given: CallOptions) -> Asks | None:
+        """What calls ask for, `self` being given or not, that have these options of their own."""
+        if given is not NO_CALL_OPTIONS:
+            binding = self.bound if bound else self.free
+            return asks_of(self.label, self.options, given, binding)
+        if bound not in self._asks:
+            binding = self.bound if bound else self.free
+            self._asks[bound] = asks_of(self.label, self.options, given, binding)
+        return self._asks[bound]
 
     def station(self) -> Station:
         """A new batcher of this kind."""

@@ -5,12 +5,15 @@ first parameter that is no list: a method) and by `def` or `async def`. The long
 handler with defaults fits the short ones too. One parameter is exact; with two to five, positions
 are checked and keywords pass unchecked, because `Callable` carries no names; beyond that parameters
 are unchecked.
+
+With `shared=` the parameters after the first one to three lists are taken for the shared ones: their names and
+types are exact. (One in front of the lists would be taken for `self`.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -174,7 +177,34 @@ if TYPE_CHECKING:
             setup: Callable[[], object] | None = None,
             context: Callable[[], Entered] | None = None,
             name: str | None = None,
+            max_batch_cost: int | None = None,
+            cost: Callable[..., int] | int | None = None,
+            key: Callable[..., Hashable] | None = None,
+            timeout_ms: float | None = None,
+            age_ms: float = 1000,
         ) -> Decorator: ...
+        @overload
+        def __call__(
+            self,
+            func: None = None,
+            /,
+            *,
+            shared: Sequence[str],
+            max_batch_size: int = 32,
+            wait_ms: float = 0,
+            max_queue: int = 10_000,
+            overflow: Overflow = "raise",
+            max_concurrent_batches: int = 1,
+            executor: Executor | None = None,
+            setup: Callable[[], object] | None = None,
+            context: Callable[[], Entered] | None = None,
+            name: str | None = None,
+            max_batch_cost: int | None = None,
+            cost: Callable[..., int] | int | None = None,
+            key: Callable[..., Hashable] | None = None,
+            timeout_ms: float | None = None,
+            age_ms: float = 1000,
+        ) -> SharingDecorator: ...
         # def, functions
         @overload
         def __call__(
@@ -281,6 +311,70 @@ if TYPE_CHECKING:
         def __call__(
             self, func: Callable[[S, list[A1]], AsyncResults[R]], /
         ) -> BatchedMethod[S, AsyncBatchedFunction[[A1], R]]: ...
+        # any other parameters: unchecked
+        @overload
+        def __call__(
+            self, func: Callable[..., AsyncResults[R]], /
+        ) -> AsyncBatchedFunction[..., R]: ...
+        @overload
+        def __call__(self, func: Callable[..., Results[R]], /) -> BatchedFunction[..., R]: ...
+
+    class SharingDecorator(Protocol):
+        # A method's first parameter could be a list to a checker: the functions come first.
+        # def, functions
+        @overload
+        def __call__(  # type: ignore[overload-overlap]
+            self, func: Callable[Concatenate[list[A1], list[A2], list[A3], P], Results[R]], /
+        ) -> BatchedFunction[Concatenate[A1, A2, A3, P], R]: ...
+        @overload
+        def __call__(  # type: ignore[overload-overlap]
+            self, func: Callable[Concatenate[list[A1], list[A2], P], Results[R]], /
+        ) -> BatchedFunction[Concatenate[A1, A2, P], R]: ...
+        @overload
+        def __call__(  # type: ignore[overload-overlap]
+            self, func: Callable[Concatenate[list[A1], P], Results[R]], /
+        ) -> BatchedFunction[Concatenate[A1, P], R]: ...
+        # def, methods
+        @overload
+        def __call__(
+            self, func: Callable[Concatenate[S, list[A1], list[A2], list[A3], P], Results[R]], /
+        ) -> BatchedMethod[S, BatchedFunction[Concatenate[A1, A2, A3, P], R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[Concatenate[S, list[A1], list[A2], P], Results[R]], /
+        ) -> BatchedMethod[S, BatchedFunction[Concatenate[A1, A2, P], R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[Concatenate[S, list[A1], P], Results[R]], /
+        ) -> BatchedMethod[S, BatchedFunction[Concatenate[A1, P], R]]: ...
+        # async def, functions
+        @overload
+        def __call__(  # type: ignore[overload-overlap]
+            self, func: Callable[Concatenate[list[A1], list[A2], list[A3], P], AsyncResults[R]], /
+        ) -> AsyncBatchedFunction[Concatenate[A1, A2, A3, P], R]: ...
+        @overload
+        def __call__(  # type: ignore[overload-overlap]
+            self, func: Callable[Concatenate[list[A1], list[A2], P], AsyncResults[R]], /
+        ) -> AsyncBatchedFunction[Concatenate[A1, A2, P], R]: ...
+        @overload
+        def __call__(  # type: ignore[overload-overlap]
+            self, func: Callable[Concatenate[list[A1], P], AsyncResults[R]], /
+        ) -> AsyncBatchedFunction[Concatenate[A1, P], R]: ...
+        # async def, methods
+        @overload
+        def __call__(
+            self,
+            func: Callable[Concatenate[S, list[A1], list[A2], list[A3], P], AsyncResults[R]],
+            /,
+        ) -> BatchedMethod[S, AsyncBatchedFunction[Concatenate[A1, A2, A3, P], R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[Concatenate[S, list[A1], list[A2], P], AsyncResults[R]], /
+        ) -> BatchedMethod[S, AsyncBatchedFunction[Concatenate[A1, A2, P], R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[Concatenate[S, list[A1], P], AsyncResults[R]], /
+        ) -> BatchedMethod[S, AsyncBatchedFunction[Concatenate[A1, P], R]]: ...
         # any other parameters: unchecked
         @overload
         def __call__(

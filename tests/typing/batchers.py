@@ -33,6 +33,7 @@ async def calls(batcher: Batcher[str, int]) -> None:
     assert_type(batcher.submit("a"), Future[int])
     assert_type(batcher.submit("a").result(), int)
     assert_type(await batcher.submit("a"), int)
+    assert_type(await batcher.options(priority=1).acall("a"), int)
 
 
 def loop(batcher: Batcher[str, int]) -> None:
@@ -73,6 +74,12 @@ def made() -> None:
     subscripted = Batcher[str, int](max_queue=10, overflow="wait", name="lengths")
     assert_type(annotated.submit("a"), Future[int])
     assert_type(subscripted, Batcher[str, int])
+    scheduled = Batcher[str, int](
+        max_batch_cost=100, cost=len, key=str.lower, timeout_ms=50, age_ms=10
+    )
+    assert_type(scheduled.options(priority=-1)("a"), int)
+    assert_type(scheduled.options(timeout_ms=None, cost=3, key="a").submit("a"), Future[int])
+    assert_type(scheduled.options(key=str.lower).options(cost=len)("a"), int)
 
 
 def managed(batcher: Batcher[str, int]) -> None:

@@ -343,3 +343,53 @@ def as_values() -> None:
     assert_type(apply(length.submit, "a"), Future[int])
     assert_type([*map(length, ["a", "b"])], list[int])
     assert_type(any_result(length), object)
+
+
+# Shared parameters after the lists: names and types as written.
+
+
+@batched(shared=("temperature", "top_k"))
+def generate(prompts: list[str], temperature: float, top_k: int = 5) -> list[str]:
+    return prompts
+
+
+@batched(shared=("mode",))
+async def agenerate(prompts: list[str], lengths: list[int], *, mode: str) -> list[bytes]:
+    return [b"" for _ in prompts]
+
+
+async def shared_parameters() -> None:
+    assert_type(generate("a", 0.5), str)
+    assert_type(generate("a", temperature=0.5, top_k=3), str)
+    assert_type(await generate.acall("a", 0.5, 3), str)
+    assert_type(generate.submit("a", temperature=0.5), Future[str])
+    assert_type(await agenerate("a", 1, mode="fast"), bytes)
+    assert_type(agenerate.submit("a", 1, mode="fast"), Future[bytes])
+
+
+# Options of single calls.
+
+
+def first_letter(text: str) -> str:
+    return text[0]
+
+
+@batched(max_batch_cost=100, cost=len, key=first_letter, timeout_ms=50, age_ms=10.5)
+def scheduled(texts: list[str]) -> list[int]:
+    return [len(text) for text in texts]
+
+
+@batched(max_batch_cost=100, cost=3)
+def fixed_cost(texts: list[str]) -> list[int]:
+    return [len(text) for text in texts]
+
+
+async def options_of_calls() -> None:
+    assert_type(scheduled.options(priority=-1), BatchedFunction[[str], int])
+    assert_type(scheduled.options(priority=-1, timeout_ms=None)("a"), int)
+    assert_type(scheduled.options(key=first_letter, cost=len).submit("a"), Future[int])
+    assert_type(scheduled.options(key="adapter", cost=3).options(timeout_ms=1)("a"), int)
+    assert_type(scheduled.options(key=None, cost=None)("a"), int)
+    assert_type(await alength.options(priority=1)("a"), int)
+    assert_type(await two.options(priority=1).acall("a", 1), float)
+    assert_type(generate.options(priority=1)("a", temperature=0.5), str)

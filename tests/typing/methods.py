@@ -52,6 +52,14 @@ class Model:
     async def by_keyword(self, texts: list[str], *, counts: list[int]) -> list[str]:
         return texts
 
+    @batched(shared=("temperature",))
+    def generate(self, prompts: list[str], temperature: float = 1.0) -> list[str]:
+        return prompts
+
+    @batched(shared=["mode"])
+    async def agenerate(self, prompts: list[str], lengths: list[int], *, mode: str) -> list[bytes]:
+        return [b"" for _ in prompts]
+
     @staticmethod
     @batched
     def static(texts: list[str]) -> list[int]:
@@ -189,3 +197,12 @@ class Lengths:
 def other_callables(handler: Lengths) -> None:
     assert_type(batched(handler), BatchedFunction[[str], int])
     assert_type(batched(handler.bound), BatchedFunction[[str], int])
+
+
+async def scheduled(model: Model) -> None:
+    assert_type(model.length.options(priority=-1, timeout_ms=50)("a"), int)
+    assert_type(await model.alength.options(priority=1)("a"), int)
+    assert_type(await model.two.options(priority=1).acall("a", 1), float)
+    assert_type(model.generate("a", temperature=0.5), str)
+    assert_type(model.generate.options(priority=1).submit("a", 0.5), Future[str])
+    assert_type(await model.agenerate("a", 1, mode="fast"), bytes)

@@ -57,6 +57,22 @@ class Model:
         return [len(text) for text in texts]
 
 
+@batched(shared=("temperature",))
+def generate(prompts: list[str], temperature: float) -> list[str]:
+    return prompts
+
+
+def first(numbers: list[int]) -> int:
+    return numbers[0]
+
+
+def wrong_shared() -> None:
+    generate("a", temperature="hot")  # type: ignore[arg-type]
+    generate(["a"], 0.5)  # type: ignore[arg-type]
+    generate("a", 0.5, 1)  # type: ignore[call-arg]
+    generate.submit("a", temp=0.5)  # type: ignore[call-arg]
+
+
 async def wrong_argument(model: Model) -> None:
     length(1)  # type: ignore[arg-type]
     length(["a"])  # type: ignore[arg-type]
@@ -140,8 +156,21 @@ def wrong_option() -> None:
     batched(setup=1)  # type: ignore[call-overload]
     batched(context=print)  # type: ignore[arg-type]
     batched(name=1)  # type: ignore[call-overload]
+    batched(max_batch_cost="8")  # type: ignore[call-overload]
+    batched(cost="8")  # type: ignore[call-overload]
+    batched(key=lambda text: [text])  # type: ignore[arg-type, return-value]
+    batched(shared=1)  # type: ignore[call-overload]
+    batched(timeout_ms="8")  # type: ignore[call-overload]
+    batched(priority=1)  # type: ignore[call-overload]
+    length.options(priority="high")  # type: ignore[arg-type]
+    length.options(timeout=1)  # type: ignore[call-arg]
+    length.options(max_batch_size=1)  # type: ignore[call-arg]
+    length.options(priority=1)(1)  # type: ignore[arg-type]
     Batcher[str, int](max_batch_size=8.0)  # type: ignore[arg-type]
     Batcher[str, int](executor="thread")  # type: ignore[call-arg]
+    Batcher[str, int](shared=("a",))  # type: ignore[call-arg]
+    Batcher[str, int](cost=first)  # type: ignore[arg-type]
+    Batcher[str, int]().options(priority=None)  # type: ignore[arg-type]
 
 
 def wrong_lifecycle(stats: Stats) -> None:

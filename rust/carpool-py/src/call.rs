@@ -11,6 +11,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
+use crate::asks::Asks;
 use crate::awaiting::call_awaiting;
 use crate::bare::{self, Bare, Handler};
 use crate::calling::call_blocking;
@@ -25,7 +26,8 @@ use crate::vectorcall;
 /// Base class of decorated functions, and of methods bound to an instance.
 ///
 /// `binder(args, kwargs)` gives the item of a call; with `simple`, one positional argument is the item
-/// itself. `awaits` says whether calling the object awaits (handlers made with `async def`) or blocks.
+/// itself. `awaits` says whether calling the object awaits (handlers made with `async def`) or blocks. `asks`
+/// holds the terms of each call; without it they are plain.
 /// Subclasses offer `_open()`, which returns the engine of this process, and `_run_as_caller(batch)`.
 #[pyclass(frozen, subclass, weakref, module = "carpool._core")]
 pub(crate) struct Call {
@@ -35,6 +37,10 @@ pub(crate) struct Call {
     /// The handler, where it needs nothing around it, and the instance it is called on.
     bare: Option<Py<Bare>>,
     instance: Option<Py<PyAny>>,
+    asks: Option<Py<Asks>>,
+    /// One plain positional argument is the item, and its terms are plain.
+    #[cfg(not(plain))]
+    plain: bool,
     /// Calls come with the instance in front: `Class.m(obj, x)`.
     method: AtomicBool,
     /// An `Engine`, owned; null before first use. Only ever set attached.
@@ -107,34 +113,50 @@ impl Call {
 
     /// One call, its item known.
     #[inline]
-    fn go(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    fn go(slf: &Bound<'_, Self>, item: Py<PyAny>, asks: Option<&Py<Asks>>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
         let engine = Self::engine(slf)?;
         let shared = &engine.get().0;
-        if shared.executor == Executor::Caller {
+        if shared.executor == Executor::Caller && asks.is_none() {
             if let Some(handler) = slf.get().handler() {
-                if let Some(result) = bare::alone(slf.py(), shared, handler, &item) {
+                if let Some(result) = bare::alone(py, shared, handler, &item) {
                     return result;
                 }
             }
         }
+        let asked = Self::asked(py, &engine, &item, asks)?;
         let owner = slf.clone().into_any().unbind();
         if slf.get().awaits {
-            call_awaiting(engine, slf.py(), owner, item, &Asked::NOTHING)
+            call_awaiting(engine, py, owner, item, &asked)
         } else {
-            call_blocking(shared, slf.py(), owner, item, &Asked::NOTHING)
+            call_blocking(shared, py, owner, item, &asked)
         }
     }
 
     /// One `acall`, its item known.
     #[inline]
-    fn ago(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    fn ago(slf: &Bound<'_, Self>, item: Py<PyAny>, asks: Option<&Py<Asks>>) -> PyResult<Py<PyAny>> {
         let engine = Self::engine(slf)?;
+        let asked = Self::asked(slf.py(), &engine, &item, asks)?;
         if engine.get().0.executor == Executor::Caller {
             // Somebody has to run what no blocked caller can.
             slf.call_method0(intern!(slf.py(), "_before_waiting"))?;
         }
         let owner = slf.clone().into_any().unbind();
-        call_awaiting(engine, slf.py(), owner, item, &Asked::NOTHING)
+        call_awaiting(engine, slf.py(), owner, item, &asked)
+    }
+
+    #[inline]
+    fn asked(
+        py: Python<'_>,
+        engine: &Py<Engine>,
+        item: &Py<PyAny>,
+        asks: Option<&Py<Asks>>,
+    ) -> PyResult<Asked> {
+        match asks {
+            None => Ok(Asked::NOTHING),
+            Some(asks) => asks.get().of(py, &engine.get().0, item),
+        }
     }
 
     /// One that is never called.
@@ -146,6 +168,8 @@ impl Call {
             awaits: false,
             bare: None,
             instance: None,
+            asks: None,
+            plain: false,
             method: AtomicBool::new(false),
             engine: AtomicPtr::new(std::ptr::null_mut()),
             direct: OnceLock::new(),
@@ -154,11 +178,11 @@ impl Call {
         Bound::new(py, sample)
     }
 
-    /// Whether one plain positional argument is the item itself.
+    /// Whether one plain positional argument is the item itself, and nothing else is to be asked.
     #[cfg(not(plain))]
     #[inline]
     pub(crate) fn takes_item(&self) -> bool {
-        self.simple && !self.method.load(Ordering::Relaxed)
+        self.plain && !self.method.load(Ordering::Relaxed)
     }
 
     /// A call with one plain positional argument.
@@ -166,7 +190,7 @@ impl Call {
     #[inline]
     pub(crate) fn call_item(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
         let _inside = Inside::enter(slf.py())?;
-        Self::go(slf, item)
+        Self::go(slf, item, None)
     }
 
     /// `acall` with one plain positional argument.
@@ -174,7 +198,7 @@ impl Call {
     #[inline]
     pub(crate) fn acall_item(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
         let _inside = Inside::enter(slf.py())?;
-        Self::ago(slf, item)
+        Self::ago(slf, item, None)
     }
 
     #[cold]
@@ -221,7 +245,7 @@ pub(crate) fn handler_of<'a>(owner: &'a Bound<'_, PyAny>) -> Option<Handler<'a>>
 impl Call {
     #[new]
     #[classmethod]
-    #[pyo3(signature = (binder, simple, awaits, *_args, bare=None, instance=None, **_kwargs))]
+    #[pyo3(signature = (binder, simple, awaits, asks=None, *_args, bare=None, instance=None, **_kwargs))]
     #[allow(
         clippy::too_many_arguments,
         reason = "one per part of a call, and what Python passes on"
@@ -231,6 +255,7 @@ impl Call {
         binder: Py<PyAny>,
         simple: bool,
         awaits: bool,
+        asks: Option<Py<Asks>>,
         _args: &Bound<'_, PyTuple>,
         bare: Option<Py<Bare>>,
         instance: Option<Py<PyAny>>,
@@ -246,6 +271,9 @@ impl Call {
             awaits,
             bare: bare.filter(|_| simple),
             instance,
+            #[cfg(not(plain))]
+            plain: simple && asks.is_none(),
+            asks,
             method: AtomicBool::new(false),
             engine: AtomicPtr::new(std::ptr::null_mut()),
             direct: OnceLock::new(),
@@ -266,7 +294,8 @@ impl Call {
             let (bound, rest) = Self::of_instance(slf, args)?;
             return bound.call(rest, kwargs).map(Bound::unbind);
         }
-        Self::go(slf, slf.get().item(args, kwargs)?)
+        let this = slf.get();
+        Self::go(slf, this.item(args, kwargs)?, this.asks.as_ref())
     }
 
     /// An awaitable of one result, from any event loop.
@@ -282,7 +311,8 @@ impl Call {
             let acall = bound.getattr(intern!(slf.py(), "acall"))?;
             return acall.call(rest, kwargs).map(Bound::unbind);
         }
-        Self::ago(slf, slf.get().item(args, kwargs)?)
+        let this = slf.get();
+        Self::ago(slf, this.item(args, kwargs)?, this.asks.as_ref())
     }
 
     /// Loops may call the function of `handler` directly, with `bound` in front, where the handler's options
@@ -326,6 +356,7 @@ impl Call {
         if let Some(direct) = self.direct.get() {
             direct.traverse(&visit)?;
         }
+        visit.call(&self.asks)?;
         visit.call(&self.binder)?;
         visit.call(&self.bare)?;
         visit.call(&self.instance)

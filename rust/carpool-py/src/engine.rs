@@ -10,6 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
+use crate::asks::Asks;
 use crate::awaiting::call_awaiting;
 use crate::bare::Told;
 use crate::batch::Batch;
@@ -130,30 +131,35 @@ impl Engine {
     }
 
     /// The answer to `item`; blocks.
-    #[pyo3(signature = (owner, item, *, deadline_ns=None, cost=1, urgency_ns=0, key=None))]
+    #[pyo3(signature = (owner, item, *, asks=None, deadline_ns=None, cost=1, urgency_ns=0, key=None))]
     #[allow(clippy::too_many_arguments, reason = "one per term, all by keyword")]
     fn call(
         &self,
         py: Python<'_>,
         owner: Py<PyAny>,
         item: Py<PyAny>,
+        asks: Option<&Bound<'_, Asks>>,
         deadline_ns: Option<Nanos>,
         cost: u64,
         urgency_ns: i64,
         key: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let _inside = Inside::enter(py)?;
-        let asked = Asked::new(deadline_ns, cost, urgency_ns, key);
+        let asked = match asks {
+            Some(asks) => asks.get().of(py, &self.0, &item)?,
+            None => Asked::new(deadline_ns, cost, urgency_ns, key),
+        };
         call_blocking(&self.0, py, owner, item, &asked)
     }
 
     /// An awaitable of the answer to `item`.
-    #[pyo3(signature = (owner, item, *, deadline_ns=None, cost=1, urgency_ns=0, key=None))]
+    #[pyo3(signature = (owner, item, *, asks=None, deadline_ns=None, cost=1, urgency_ns=0, key=None))]
     #[allow(clippy::too_many_arguments, reason = "one per term, all by keyword")]
     fn acall(
         slf: &Bound<'_, Self>,
         owner: Py<PyAny>,
         item: Py<PyAny>,
+        asks: Option<&Bound<'_, Asks>>,
         deadline_ns: Option<Nanos>,
         cost: u64,
         urgency_ns: i64,
@@ -161,12 +167,16 @@ impl Engine {
     ) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let _inside = Inside::enter(py)?;
-        let asked = Asked::new(deadline_ns, cost, urgency_ns, key);
+        let asked = match asks {
+            Some(asks) => asks.get().of(py, &slf.get().0, &item)?,
+            None => Asked::new(deadline_ns, cost, urgency_ns, key),
+        };
         call_awaiting(slf.clone().unbind(), py, owner, item, &asked)
     }
 
     /// Submits `item`; the outcome goes to `future._resolve(value)` or `future._reject(error)`.
-    #[pyo3(signature = (owner, item, future, *, deadline_ns=None, cost=1, urgency_ns=0, key=None))]
+    #[pyo3(signature = (owner, item, future, *, asks=None, deadline_ns=None, cost=1, urgency_ns=0,
+                        key=None))]
     #[allow(clippy::too_many_arguments, reason = "one per term, all by keyword")]
     fn submit(
         &self,
@@ -174,6 +184,7 @@ impl Engine {
         owner: Py<PyAny>,
         item: Py<PyAny>,
         future: Py<PyAny>,
+        asks: Option<&Bound<'_, Asks>>,
         deadline_ns: Option<Nanos>,
         cost: u64,
         urgency_ns: i64,
@@ -192,13 +203,16 @@ impl Engine {
         } else {
             Announce::Yes
         };
+        let asked = match asks {
+            Some(asks) => asks.get().of(py, shared, &item)?,
+            None => Asked::new(deadline_ns, cost, urgency_ns, key),
+        };
         let payload = Payload {
             item,
             owner,
             origin,
             key: None,
         };
-        let asked = Asked::new(deadline_ns, cost, urgency_ns, key);
         with_parker(|parker| {
             let let_in = parker.waker().clone();
             let waiter = Waiter::Future {

@@ -44,7 +44,7 @@ pub(crate) fn private(py: Python<'_>, original: &Bound<'_, PyAny>) -> Py<PyAny> 
 }
 
 /// Why a submit was refused.
-pub(crate) fn refused(py: Python<'_>, engine: &Shared, why: Refusal) -> PyErr {
+pub(crate) fn refused(py: Python<'_>, engine: &Shared, why: Refusal, cost: u64) -> PyErr {
     let name = &engine.name;
     match why {
         Refusal::Full => {
@@ -58,11 +58,11 @@ pub(crate) fn refused(py: Python<'_>, engine: &Shared, why: Refusal) -> PyErr {
         Refusal::Closed => closed(py, engine),
         Refusal::TooLarge => {
             let most = engine.core.limits().max_batch_cost;
-            raise(
-                py,
-                "RequestTooLarge",
-                format!("{name}: the request costs more than {most}"),
-            )
+            let text = format!(
+                "{name}: the request costs {cost}, a whole batch may cost {most} \
+                 (max_batch_cost={most}); make it smaller or raise max_batch_cost"
+            );
+            raise(py, "RequestTooLarge", text)
         }
     }
 }

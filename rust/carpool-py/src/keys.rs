@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 /// The keys of one batcher.
@@ -88,9 +89,9 @@ impl Keys {
     }
 
     /// The number of `key`; errors of its `__hash__` and `__eq__` go to the caller.
-    pub(crate) fn of(self: &Arc<Self>, key: &Bound<'_, PyAny>) -> PyResult<Key> {
+    pub(crate) fn of(self: &Arc<Self>, key: &Bound<'_, PyAny>, name: &str) -> PyResult<Key> {
         let py = key.py();
-        let hash = key.hash()?;
+        let hash = key.hash().map_err(|why| unhashable(key, name, why))?;
         let mut compared: Vec<u64> = Vec::new();
         loop {
             let mut table = self.table();
@@ -127,4 +128,27 @@ impl Keys {
         let keys = self.clone();
         Key { keys, hash, number }
     }
+}
+
+/// What the caller is told of a key without a hash: the key, and why.
+#[cold]
+fn unhashable(key: &Bound<'_, PyAny>, name: &str, why: PyErr) -> PyErr {
+    let py = key.py();
+    if !why.is_instance_of::<PyTypeError>(py) {
+        return why;
+    }
+    let shown = key.repr().map_or_else(
+        |_| "an object".into(),
+        |shown| shown.to_string().chars().take(100).collect::<String>(),
+    );
+    let kind = key.get_type();
+    let kind = kind
+        .name()
+        .map_or_else(|_| String::new(), |name| name.to_string());
+    let error = PyTypeError::new_err(format!(
+        "{name}: a key must be hashable, not {shown} ({kind}): {}",
+        why.value(py)
+    ));
+    error.set_cause(py, Some(why));
+    error
 }

@@ -23,6 +23,7 @@
 //! | [`port`] | one event loop, as the core's wakes see it |
 //! | [`awaitable`] | what `await` gets: a raw type; `plain.rs` is the same in ordinary PyO3 |
 //! | [`terms`] | what a call may ask for beyond the plain |
+//! | [`asks`] | the terms of every call through one function or view, from its options |
 //! | [`keys`] | any hashable object as a number |
 //! | [`overdue`] | how callers learn that their time is over, from a thread that never attaches |
 //! | [`bell`] | waking a loop without the interpreter |
@@ -34,6 +35,7 @@
 
 #[cfg(target_os = "linux")]
 mod alarm;
+mod asks;
 #[cfg(not(plain))]
 mod awaitable;
 #[cfg(plain)]
@@ -79,6 +81,8 @@ static MEMORY: cells::Cells = cells::Cells;
 mod _core {
     use super::*;
 
+    #[pymodule_export]
+    use asks::Asks;
     #[pymodule_export]
     use bare::Bare;
     #[pymodule_export]

@@ -107,7 +107,7 @@ impl Shared {
     ) -> PyResult<CoreTicket> {
         let mut key = 0;
         if let Some(given) = &asked.key {
-            let share = self.keys.of(given.bind(py))?;
+            let share = self.keys.of(given.bind(py), &self.name)?;
             key = share.number();
             payload.key = Some(Box::new(share));
         }
@@ -117,7 +117,7 @@ impl Shared {
         }
         let terms = asked.terms(self.core.now(), key);
         let submitted = self.core.submit_with(payload, waiter, terms, announce);
-        submitted.map_err(|refused| errors::refused(py, self, refused.why))
+        submitted.map_err(|refused| errors::refused(py, self, refused.why, asked.cost))
     }
 
     /// A loop must run the handler, and this thread is not inside one.

@@ -1,0 +1,78 @@
+"""From options to what each call asks for: its cost, its key, its time and its priority.
+
+`cost` and `key` are called with the arguments of one call, bound as in a plain call, in the caller and before
+anything is submitted: what they raise is that caller's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ._core import Asks
+from ._options import NOT_GIVEN, cost_of
+
+if TYPE_CHECKING:
+    from ._binding import Binding
+    from ._options import CallOptions, Options
+
+__all__ = ["asks_of"]
+
+#: The core counts in 64 bits; no budget is as large.
+_MOST = 2**62
+
+
+def asks_of(
+    name: str, options: Options, given: CallOptions, binding: Binding | None = None
+) -> Asks | None:
+    """What calls ask for that have these options; None for plain calls.
+
+    Without a `binding` the item itself is the only argument.
+    """
+    key = options.key if given.key is NOT_GIVEN else given.key
+    cost = options.cost if given.cost is NOT_GIVEN else given.cost
+    timeout_ms = options.timeout_ms if given.timeout_ms is NOT_GIVEN else given.timeout_ms
+    level = 0 if given.priority is NOT_GIVEN else given.priority
+    shares = binding is not None and bool(binding.shared)
+    if key is None and cost is None and timeout_ms is None and not level and not shares:
+        return None
+    fixed = 1 if cost is None else None if callable(cost) else min(cost, _MOST)
+    plain = fixed is not None and key is None and not shares
+    return Asks(
+        timeout_ns=None if timeout_ms is None else round(timeout_ms * 1e6),
+        urgency_ns=round(level * options.age_ms * 1e6),
+        cost=1 if fixed is None else fixed,
+        measure=None if plain else _measure(name, cost, fixed, key, binding),
+    )
+
+
+def _measure(
+    name: str, cost: Any, fixed: int | None, key: Any, binding: Binding | None
+) -> Callable[[Any], tuple[int, Any]]:
+    """`item -> (cost, key)`."""
+    if binding is None or binding.simple:
+
+        def call(function: Callable[..., Any], item: Any) -> Any:
+            return function(item)
+
+    else:
+        arguments = binding.arguments
+
+        def call(function: Callable[..., Any], item: Any) -> Any:
+            args, kwargs = arguments(item)
+            return function(*args, **kwargs)
+
+    def cost_in_range(item: Any) -> int:
+        if fixed is not None:
+            return fixed
+        return min(cost_of(f"{name}: the result of cost", call(cost, item)), _MOST)
+
+    def key_of(item: Any) -> Any:
+        return call(key, item) if callable(key) else key
+
+    if binding is None or not binding.shared:
+        return lambda item: (cost_in_range(item), key_of(item))
+    shared = binding.shared_of
+    if key is None:
+        return lambda item: (cost_in_range(item), shared(item))
+    return lambda item: (cost_in_range(item), (key_of(item), shared(item)))

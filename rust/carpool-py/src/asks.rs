@@ -1,0 +1,57 @@
+//! What every call through one function, view or batcher asks for: terms that are the same each time, and those
+//! that are measured on the call's own item.
+
+use carpool_core::Nanos;
+use pyo3::prelude::*;
+
+use crate::shared::Shared;
+use crate::terms::Asked;
+
+/// Terms for calls; made from options.
+///
+/// `measure(item)` gives the cost and the key of one call (None: no key). It runs in the caller, before
+/// anything is submitted, so that its errors are that caller's alone.
+#[pyclass(frozen, module = "carpool._core")]
+pub(crate) struct Asks {
+    timeout: Option<Nanos>,
+    urgency: i64,
+    cost: u64,
+    measure: Option<Py<PyAny>>,
+}
+
+impl Asks {
+    /// The terms of a call with `item`, which arrives now.
+    pub(crate) fn of(&self, py: Python<'_>, shared: &Shared, item: &Py<PyAny>) -> PyResult<Asked> {
+        let (cost, key) = match &self.measure {
+            None => (self.cost, None),
+            Some(measure) => measure.bind(py).call1((item,))?.extract()?,
+        };
+        let deadline = self
+            .timeout
+            .map(|timeout| shared.core.now().saturating_add(timeout));
+        Ok(Asked::new(deadline, cost, self.urgency, key))
+    }
+}
+
+#[pymethods]
+impl Asks {
+    #[new]
+    #[pyo3(signature = (*, timeout_ns=None, urgency_ns=0, cost=1, measure=None))]
+    fn new(
+        timeout_ns: Option<Nanos>,
+        urgency_ns: i64,
+        cost: u64,
+        measure: Option<Py<PyAny>>,
+    ) -> Self {
+        Self {
+            timeout: timeout_ns,
+            urgency: urgency_ns,
+            cost,
+            measure,
+        }
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.measure)
+    }
+}
