@@ -9,10 +9,6 @@ pub type Nanos = u64;
 /// No such moment: later than every real one.
 pub const NEVER: Nanos = Nanos::MAX;
 
-/// What [`SystemClock`] shows when the machine starts. Not 0: what is more urgent than its arrival says stands
-/// before it on the same scale, also in the first seconds of a machine.
-const EPOCH: Nanos = 1 << 62;
-
 /// A source of monotonic time.
 pub trait Clock: Send + Sync + 'static {
     /// The present moment.
@@ -47,8 +43,8 @@ impl Clock for SystemClock {
         };
         // SAFETY: the call writes one timespec to the place it is given; this clock cannot fail.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut moment) };
-        // 438 years fit; neither part is negative.
-        EPOCH + moment.tv_sec as Nanos * 1_000_000_000 + moment.tv_nsec as Nanos
+        // 584 years fit; neither part is negative.
+        moment.tv_sec as Nanos * 1_000_000_000 + moment.tv_nsec as Nanos
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -70,8 +66,8 @@ impl Clock for SystemClock {
     fn now(&self) -> Nanos {
         use std::time::Instant;
         static ORIGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-        // 438 years fit; the cast cannot lose anything that matters.
-        EPOCH + ORIGIN.get_or_init(Instant::now).elapsed().as_nanos() as Nanos
+        // 584 years fit; the cast cannot lose anything that matters.
+        ORIGIN.get_or_init(Instant::now).elapsed().as_nanos() as Nanos
     }
 }
 

@@ -12,7 +12,7 @@ use crate::sync::{Arc, UnsafeCell};
 pub struct Terms {
     /// When it was submitted.
     pub arrival: Nanos,
-    /// Arrival + level × ageing, fixed at submit; the smaller, the sooner.
+    /// Arrival + level × ageing, fixed at submit; the smaller, the sooner. See [`Terms::urgency`].
     pub urgency: Nanos,
     /// What it counts against `max_batch_cost`.
     pub cost: u64,
@@ -22,13 +22,23 @@ pub struct Terms {
     pub deadline: Nanos,
 }
 
+/// Where the urgency of one that arrives at moment 0 stands: more urgent ones stand before it, also where the clock
+/// has only just begun.
+const ORIGIN: Nanos = 1 << 62;
+
 impl Terms {
+    /// The urgency of a request that stands `by` later (sooner, negative) in the order than its arrival says.
+    #[inline]
+    pub const fn urgency(arrival: Nanos, by: i64) -> Nanos {
+        ORIGIN.saturating_add(arrival).saturating_add_signed(by)
+    }
+
     /// A plain request that arrives now.
     #[inline]
     pub fn at(arrival: Nanos) -> Self {
         Self {
             arrival,
-            urgency: arrival,
+            urgency: Self::urgency(arrival, 0),
             cost: 1,
             key: 0,
             deadline: NEVER,

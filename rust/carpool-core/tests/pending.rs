@@ -298,7 +298,7 @@ impl Run {
                 let age = 7 * level;
                 let terms = Terms {
                     arrival: self.now,
-                    urgency: self.now.wrapping_add_signed(age),
+                    urgency: Terms::urgency(self.now, age),
                     cost,
                     key,
                     deadline: u64::MAX,

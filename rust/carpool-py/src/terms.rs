@@ -42,7 +42,7 @@ impl Asked {
     pub(crate) fn terms(&self, arrival: Nanos, key: u64) -> Terms {
         Terms {
             arrival,
-            urgency: arrival.saturating_add_signed(self.urgency),
+            urgency: Terms::urgency(arrival, self.urgency),
             cost: self.cost,
             key,
             deadline: self.deadline,

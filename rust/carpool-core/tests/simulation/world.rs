@@ -128,7 +128,7 @@ impl World {
             - i64::from(self.setting.levels > 1);
         let terms = Terms {
             arrival: now,
-            urgency: now.wrapping_add_signed(level * 30),
+            urgency: Terms::urgency(now, level * 30),
             cost: self.dice.below(9) as u64,
             key: self.dice.below(self.setting.keys as usize) as u64,
             deadline: match self.setting.deadlines && self.dice.one_in(3) {
