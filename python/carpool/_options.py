@@ -99,9 +99,6 @@ class _NotGiven:
     def __repr__(self) -> str:
         return "..."
 
-    def __reduce__(self) -> str:
-        return "NOT_GIVEN"
-
 
 #: Not given, where None means "switched off".
 NOT_GIVEN: Any = _NotGiven()
