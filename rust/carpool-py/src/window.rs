@@ -44,7 +44,7 @@ fn submit(
     let mut all = Vec::with_capacity(given.len());
     for item in given {
         let key = match &asked.key {
-            Some(key) => Some(Box::new(shared.keys.of(key.bind(py))?)),
+            Some(key) => Some(Box::new(shared.keys.of(key.bind(py), &shared.name)?)),
             None => None,
         };
         all.push(Item {
@@ -64,7 +64,7 @@ fn submit(
     }
     let terms = asked.terms(shared.core.now(), 0);
     let submitted = shared.core.submit_many(all, waiter, terms, told);
-    submitted.map_err(|RefusedMany { why, .. }| errors::refused(py, shared, why))
+    submitted.map_err(|RefusedMany { why, .. }| errors::refused(py, shared, why, asked.cost))
 }
 
 /// The outcome of each, in order: its result, or the exception in its place. Blocks.
