@@ -8,6 +8,7 @@ import gc
 import inspect
 import sys
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -372,3 +373,42 @@ def test_callbacks_get_the_awaitable_beside_a_task_that_waits() -> None:
         assert seen == [awaitable, awaitable]
 
     asyncio.run(main())
+
+
+def test_an_answer_is_its_callers_alone(run: Callable[..., Any]) -> None:
+    class Row:
+        pass
+
+    @batched
+    async def rows(items: list[int]) -> list[Row]:
+        return [Row() for _ in items]
+
+    async def main() -> None:
+        gone = []
+        for number in range(3):
+            row = await rows(number)
+            gone.append(weakref.ref(row))
+            del row
+        await auntil(lambda: not any(reference() for reference in gone))
+
+    run(main())
+
+
+def test_what_ends_an_await_by_hand_is_kept(run: Callable[..., Any]) -> None:
+    @batched
+    async def double(numbers: list[int]) -> list[int]:
+        return [2 * number for number in numbers]
+
+    async def main() -> None:
+        kept = []
+        for number in range(3):
+            awaitable = double(number)
+            assert await awaitable == 2 * number
+            for _ in range(2):
+                with pytest.raises(StopIteration) as caught:
+                    next(awaitable.__await__())
+                kept.append(caught.value)
+            assert await awaitable == 2 * number
+        assert [error.value for error in kept] == [0, 0, 2, 2, 4, 4]
+
+    run(main())

@@ -16,6 +16,8 @@
 //! asks for at every wait, [`wakeup`] what wakes it, [`methods`] the rest of a future; [`memory`] lets go.
 
 mod attributes;
+#[cfg(Py_3_12)]
+mod ending;
 mod kind;
 mod memory;
 mod methods;
@@ -123,6 +125,8 @@ impl Done {
                 }
             }
             ffi::Py_DECREF(this.cast());
+            #[cfg(Py_3_12)]
+            ending::let_go();
             result
         }
     }

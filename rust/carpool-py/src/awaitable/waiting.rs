@@ -7,6 +7,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::{Awaitable, State};
+#[cfg(Py_3_12)]
+use crate::port::Port;
 use crate::{errors, shared};
 
 /// Makes a new reference of a borrowed one.
@@ -189,6 +191,11 @@ pub(super) unsafe fn stop(value: *mut ffi::PyObject) {
                 ffi::Py_DECREF(wrapped);
             }
         } else {
+            // Only in a task that is woken: others may keep what they catch, and look at it.
+            #[cfg(Py_3_12)]
+            if Port::is_waking() && super::ending::raise(value) {
+                return;
+            }
             ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value);
         }
         ffi::Py_DECREF(value);
