@@ -384,10 +384,17 @@ fn a_caller_waits_no_longer_than_half_the_last_run() {
     assert_eq!((taken(&late), late.reason()), (vec![10], Reason::Gather));
     clock.advance(100 * US);
     late.answer_all(vec![Ok(0)]).unwrap().send();
-    // Once in vain is enough.
+    // Half of those who did not come are waited for once more, and then nobody.
     let (_, b) = caller(&batcher, &log, 11);
-    let b = batch(batcher.pull_own(&b));
-    assert_eq!((taken(&b), b.reason()), (vec![11], Reason::Idle));
+    assert_eq!(waits(batcher.pull_own(&b)), Some(300 * US));
+    clock.set(300 * US);
+    let mut late = batch(batcher.pull_own(&b));
+    assert_eq!((taken(&late), late.reason()), (vec![11], Reason::Gather));
+    clock.advance(100 * US);
+    late.answer_all(vec![Ok(0)]).unwrap().send();
+    let (_, c) = caller(&batcher, &log, 12);
+    let c = batch(batcher.pull_own(&c));
+    assert_eq!((taken(&c), c.reason()), (vec![12], Reason::Idle));
 }
 
 #[test]
