@@ -195,9 +195,8 @@ impl<B: Border> Batch<B> {
         }
         let mut delivery = Delivery::of(answers.len());
         let mut payloads = Vec::with_capacity(answers.len());
-        for (mut claimed, answer) in self.requests.drain(..).zip(answers) {
-            payloads.extend(claimed.release());
-            delivery.add(claimed.into_handle(), answer);
+        for (claimed, answer) in self.requests.drain(..).zip(answers) {
+            payloads.extend(delivery.add_last(claimed, answer));
         }
         self.answered.fill(true);
         self.left = 0;
@@ -298,8 +297,7 @@ impl<B: Border> Batch<B> {
             debug_assert!(!self.answered[index]);
             self.answered[index] = true;
             self.left -= 1;
-            payloads.extend(self.requests[index].release());
-            delivery.add(self.requests[index].handle().clone(), answer);
+            payloads.extend(delivery.add(&mut self.requests[index], answer));
         }
         Outgoing {
             shared: self.shared.clone(),

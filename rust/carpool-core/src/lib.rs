@@ -24,7 +24,10 @@ pub mod batch;
 pub mod batcher;
 pub mod border;
 pub mod clock;
+pub mod count;
 pub mod error;
+#[cfg_attr(loom, path = "handle_in_models.rs")]
+mod handle;
 mod lease;
 pub mod limits;
 pub mod many;
@@ -32,6 +35,7 @@ pub mod many;
 #[doc(hidden)]
 pub mod model;
 pub mod park;
+mod place;
 pub mod queue;
 pub mod reply;
 pub mod request;

@@ -199,7 +199,7 @@ impl<B: Border> Many<B> {
                 }
             }
             for request in &lock(&self.list).made {
-                let (met, payload) = request.cancel(true);
+                let (met, payload) = request.reply.cancel();
                 if met == Cancelled::Pending {
                     shared.dead.fetch_add(1, SeqCst);
                     shared.cancelled.fetch_add(1, Relaxed);

@@ -2,7 +2,6 @@
 
 use crate::border::Border;
 use crate::request::{Handle, Request, Terms, Who};
-use crate::sync::Arc;
 
 /// The intake by itself.
 pub struct Intake<B: Border>(crate::queue::intake::Intake<B>);
@@ -16,8 +15,8 @@ impl<B: Border> Default for Intake<B> {
 impl<B: Border> Intake<B> {
     /// Pushes a plain request.
     pub fn push(&self, payload: B::Payload, waiter: B::Waiter) {
-        let request = Request::new(payload, Who::One(waiter), Terms::at(0), false);
-        self.0.push(Arc::new(request));
+        let request = || Request::new(payload, Who::One(waiter), Terms::at(0), false);
+        self.0.push(Handle::new(request));
     }
 
     /// Takes everything, oldest push first.

@@ -29,12 +29,14 @@
 use std::ptr::null_mut;
 use std::task::Waker;
 
+use crate::count::Count;
+use crate::place::Place;
 use crate::steps::Steps;
 use crate::sync::atomic::{
     AtomicPtr, AtomicU8,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
-use crate::sync::{UnsafeCell, latest};
+use crate::sync::latest;
 
 pub use crate::steps::Unstored;
 
@@ -50,6 +52,8 @@ const FORSAKEN: u8 = 8;
 const OVERDUE: u8 = 9;
 /// On the way from CLAIMED to a stream.
 const OPENING: u8 = 10;
+/// FORSAKEN, and the claimer has taken the payload out.
+const GONE: u8 = 11;
 /// The mark of a reply that was given a step.
 const STREAM: u8 = 16;
 const STREAMING: u8 = CLAIMED | STREAM;
@@ -79,28 +83,33 @@ pub enum Next<A> {
     Nothing,
 }
 
-/// State and answer of one request.
-#[derive(Debug)]
-pub struct Reply<A> {
+/// State of one request, with its payload and answer.
+pub struct Reply<P, A> {
     state: AtomicU8,
-    answer: UnsafeCell<Option<A>>,
-    /// Where the steps are, and the answer after them; a `Box`, once the state has the mark STREAM.
-    steps: AtomicPtr<Steps<A>>,
+    /// How many handles the request has; it lies here because there is room beside the state.
+    #[cfg_attr(loom, allow(dead_code, reason = "handles are loom's own there"))]
+    pub(crate) handles: Count,
+    /// Between push and drain the next older request of the intake. Once the state has the mark STREAM
+    /// the steps and the answer after them, a `Box<Steps<A>>`.
+    pub(crate) link: AtomicPtr<()>,
+    place: Place<P, A>,
 }
 
-// SAFETY: the answer is reached by one thread at a time: written by the thread that moved the state
-// to ANSWERING, read by the one that moved it from ANSWERED to TAKEN; no other access exists while
-// the reply is shared. The steps are behind a lock. So sharing a reply only ever moves an `A` between
-// threads.
-unsafe impl<A: Send> Sync for Reply<A> {}
+// SAFETY: the place is reached by one thread at a time. The payload in it by the thread that won the
+// claim, cancel or reclaim swap; the answer by the one that moved the state to ANSWERING, then by the
+// one that moved it from ANSWERED to TAKEN; no other access exists while the reply is shared. The steps
+// are behind a lock. So sharing a reply only ever moves a `P` or an `A` between threads.
+unsafe impl<P: Send, A: Send> Sync for Reply<P, A> {}
 
-impl<A> Reply<A> {
+impl<P, A> Reply<P, A> {
     /// A reply in the queue, or still in front of it.
-    pub fn new(in_lobby: bool) -> Self {
+    #[inline]
+    pub fn new(payload: P, in_lobby: bool) -> Self {
         Self {
             state: AtomicU8::new(if in_lobby { LOBBY } else { PENDING }),
-            answer: UnsafeCell::new(None),
-            steps: AtomicPtr::new(null_mut()),
+            handles: Count::of(1),
+            link: AtomicPtr::new(null_mut()),
+            place: Place::new(payload),
         }
     }
 
@@ -135,36 +144,43 @@ impl<A> Reply<A> {
         self.go(LOBBY, OVERDUE)
     }
 
-    /// Takes over what an expired request leaves behind; true for the first who asks.
+    /// Takes over what an expired request leaves behind: its payload, to the first who asks.
     #[inline]
-    pub fn reclaim(&self) -> bool {
-        self.go(OVERDUE, EXPIRED)
+    pub fn reclaim(&self) -> Option<P> {
+        let first = self.go(OVERDUE, EXPIRED);
+        // SAFETY: only this thread won the swap that only an expired request goes through: it was never
+        // claimed or cancelled, so the payload is there, and EXPIRED says that it is not any more.
+        first.then(|| unsafe { self.place.take_payload() })
     }
 
-    /// Ends the caller's interest, as far as that is still possible. Steps that nobody took are dropped.
-    pub fn cancel(&self) -> Cancelled {
+    /// Ends the caller's interest, as far as that is still possible. Before sealing the payload comes
+    /// back; after it, steps that nobody took are dropped.
+    pub fn cancel(&self) -> (Cancelled, Option<P>) {
         loop {
             let (from, to, met) = match latest!(self.state, LOBBY, Acquire) {
-                LOBBY => (LOBBY, CANCELLED, Cancelled::InLobby),
-                PENDING => (PENDING, CANCELLED, Cancelled::Pending),
+                LOBBY | PENDING => match self.withdraw() {
+                    (Cancelled::TooLate, _) => continue,
+                    ended => return ended,
+                },
                 CLAIMED => (CLAIMED, FORSAKEN, Cancelled::InFlight),
                 OPENING => (OPENING, FORSAKEN, Cancelled::InFlight),
                 STREAMING => (STREAMING, FORSAKEN | STREAM, Cancelled::InFlight),
-                _ => return Cancelled::TooLate,
+                _ => return (Cancelled::TooLate, None),
             };
             if self.go(from, to) {
                 if from == STREAMING {
                     // SAFETY: the swap has acquired the mark.
                     unsafe { self.steps() }.close();
                 }
-                return met;
+                return (met, None);
             }
         }
     }
 
-    /// Ends the caller's interest only if the request is not in a batch yet.
-    pub fn withdraw(&self) -> Cancelled {
-        if self.go(PENDING, CANCELLED) {
+    /// Ends the caller's interest only if the request is not in a batch yet; then the payload comes
+    /// back.
+    pub fn withdraw(&self) -> (Cancelled, Option<P>) {
+        let met = if self.go(PENDING, CANCELLED) {
             Cancelled::Pending
         } else if self.go(LOBBY, CANCELLED) {
             Cancelled::InLobby
@@ -172,8 +188,30 @@ impl<A> Reply<A> {
             // It was let in between the two looks.
             Cancelled::Pending
         } else {
-            Cancelled::TooLate
-        }
+            return (Cancelled::TooLate, None);
+        };
+        // SAFETY: only this thread won the swap away from a claimable state: no claimer, no other
+        // canceller and no expirer owns the payload, and CANCELLED says that it is taken.
+        (met, Some(unsafe { self.place.take_payload() }))
+    }
+
+    /// The payload of a claimed request, until the answer.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the claim, and delivers no answer while the reference lives.
+    #[inline]
+    pub unsafe fn payload(&self) -> Option<&P> {
+        let there = Self::is_with_claimer(self.state.load(Relaxed));
+        // SAFETY: in these states the payload belongs to the holder of the claim, and only its own
+        // delivery takes it out.
+        there.then(|| unsafe { self.place.payload() })
+    }
+
+    /// Whether the payload of a claimed request has not been taken out.
+    #[inline]
+    fn is_with_claimer(state: u8) -> bool {
+        matches!(state & !STREAM, CLAIMED | OPENING | FORSAKEN)
     }
 
     /// Gives a step of a claimed request, which can be taken from now on; gives it back when as many as
@@ -194,9 +232,9 @@ impl<A> Reply<A> {
     /// Makes a stream of a claimed request; false when it is claimed no longer.
     #[cold]
     fn open(&self) -> bool {
-        let steps = Box::into_raw(Box::new(Steps::new()));
+        let steps = Box::into_raw(Box::new(Steps::<A>::new()));
         if self.go(CLAIMED, OPENING) {
-            self.steps.store(steps, Relaxed);
+            self.link.store(steps.cast(), Relaxed);
             if self.go(OPENING, STREAMING) {
                 return true;
             }
@@ -214,7 +252,7 @@ impl<A> Reply<A> {
     unsafe fn steps(&self) -> &Steps<A> {
         // SAFETY: the swap that set the mark released the pointer to a living box; only the drop of the
         // reply, which excludes `&self`, frees it.
-        unsafe { &*self.steps.load(Relaxed) }
+        unsafe { &*self.link.load(Relaxed).cast() }
     }
 
     /// The buffer, if it is a stream.
@@ -236,28 +274,46 @@ impl<A> Reply<A> {
             .is_none_or(|steps| steps.poll_room(bound, waker))
     }
 
-    /// Stores the answer of a claimed request, unseen until `publish`; gives it back when nobody
-    /// wants it any more. In between the answers of a whole batch can be counted.
-    #[inline]
-    pub fn deliver(&self, answer: A) -> Result<(), A> {
+    /// Stores the answer of a claimed request, unseen until `publish`, in the place of its payload, which
+    /// comes back; so does the answer when nobody wants it any more, or there is one already. In between
+    /// the answers of a whole batch can be counted.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the claim: nobody else delivers, or looks at the payload.
+    #[inline(always)]
+    pub unsafe fn deliver(&self, answer: A) -> (Option<P>, Result<(), A>) {
         if !self.go(CLAIMED, ANSWERING) {
-            return self.deliver_last(answer);
+            return self.deliver_otherwise(answer);
         }
         // SAFETY: only the thread that made CLAIMED -> ANSWERING is here, and nobody reads before
-        // ANSWERED is seen.
-        self.answer.with_mut(|cell| unsafe { *cell = Some(answer) });
-        Ok(())
+        // ANSWERED is seen. The payload was there: only this takes it from a claimer.
+        let payload = unsafe { self.place.take_payload() };
+        // SAFETY: as above, and the payload is out.
+        unsafe { self.place.put_answer(answer) };
+        (Some(payload), Ok(()))
     }
 
+    /// To a stream, or to nobody.
     #[cold]
     #[inline(never)]
-    fn deliver_last(&self, answer: A) -> Result<(), A> {
-        if !self.go(STREAMING, ANSWERING | STREAM) {
-            return Err(answer);
-        }
-        // SAFETY: the swap has acquired the mark.
-        unsafe { self.steps() }.finish(answer);
-        Ok(())
+    fn deliver_otherwise(&self, answer: A) -> (Option<P>, Result<(), A>) {
+        let stored = if self.go(STREAMING, ANSWERING | STREAM) {
+            // SAFETY: the swap has acquired the mark.
+            unsafe { self.steps() }.finish(answer);
+            Ok(())
+        } else {
+            let state = self.state.load(Acquire);
+            if state & !STREAM != FORSAKEN {
+                return (None, Err(answer));
+            }
+            // Nobody but the claimer leaves this state.
+            self.state.store(GONE | (state & STREAM), Release);
+            Err(answer)
+        };
+        // SAFETY: the holder of the claim, which still had the payload, has gone on to a state that says
+        // that it is out; nobody else looks for one.
+        (Some(unsafe { self.place.take_payload() }), stored)
     }
 
     /// Lets a delivered answer be seen; does nothing in any other state.
@@ -266,7 +322,7 @@ impl<A> Reply<A> {
         // Nobody but the deliverer leaves ANSWERING, so a look and a store are enough.
         let state = self.state.load(Acquire);
         if state & !STREAM == ANSWERING {
-            self.state.store(ANSWERED | (state & STREAM), Release);
+            self.state.store(state + (ANSWERED - ANSWERING), Release);
         }
     }
 
@@ -302,9 +358,9 @@ impl<A> Reply<A> {
         if !self.go(ANSWERED, TAKEN) {
             return None;
         }
-        // SAFETY: only the thread that made ANSWERED -> TAKEN is here; the writer was done before it
-        // stored ANSWERED, which the swap above has acquired.
-        self.answer.with_mut(|cell| unsafe { (*cell).take() })
+        // SAFETY: only the thread that made ANSWERED -> TAKEN is here, which says that it is taken; the
+        // writer was done before it stored ANSWERED, which the swap above has acquired.
+        Some(unsafe { self.place.take_answer() })
     }
 
     /// The answer of a stream, whose state stays ANSWERED.
@@ -340,7 +396,7 @@ impl<A> Reply<A> {
     pub fn is_sealed(&self) -> bool {
         matches!(
             self.state.load(Acquire) & !STREAM,
-            CLAIMED | OPENING | ANSWERING | ANSWERED | TAKEN | FORSAKEN
+            CLAIMED | OPENING | ANSWERING | ANSWERED | TAKEN | FORSAKEN | GONE
         )
     }
 
@@ -358,21 +414,39 @@ impl<A> Reply<A> {
     }
 }
 
-impl<A> Drop for Reply<A> {
+impl<P, A> Drop for Reply<P, A> {
     #[inline]
     fn drop(&mut self) {
-        if self.state.load(Relaxed) & STREAM != 0 {
-            self.drop_steps();
+        if self.state.load(Relaxed) != TAKEN {
+            self.drop_rest();
         }
     }
 }
 
-impl<A> Reply<A> {
+impl<P, A> Reply<P, A> {
+    /// Drops what lies in there according to the state.
     #[cold]
     #[inline(never)]
-    fn drop_steps(&mut self) {
-        // SAFETY: the state has the mark, so it is the box that `open` made; `&mut self` excludes everybody
-        // who could hold a reference into it; and this is the drop, so it is the only time.
-        drop(unsafe { Box::from_raw(self.steps.load(Relaxed)) });
+    fn drop_rest(&mut self) {
+        let state = self.state.load(Relaxed);
+        match state & !STREAM {
+            LOBBY | PENDING | OVERDUE | CLAIMED | OPENING | FORSAKEN => {
+                // SAFETY: in these states the payload has not been taken, and `&mut self` excludes its
+                // owner; this is the drop, so it is the only time.
+                drop(unsafe { self.place.take_payload() });
+            }
+            ANSWERING | ANSWERED if state & STREAM == 0 => {
+                // SAFETY: as above for the answer, which is there before ANSWERING can be seen by who has
+                // the reply alone.
+                drop(unsafe { self.place.take_answer() });
+            }
+            _ => {}
+        }
+        if state & STREAM != 0 {
+            let steps = self.link.load(Relaxed).cast::<Steps<A>>();
+            // SAFETY: the state has the mark, so it is the box that `open` made; `&mut self` excludes
+            // everybody who could hold a reference into it.
+            drop(unsafe { Box::from_raw(steps) });
+        }
     }
 }

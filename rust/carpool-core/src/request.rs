@@ -2,10 +2,13 @@
 
 use crate::border::Border;
 use crate::clock::{NEVER, Nanos};
+#[cfg(not(loom))]
+use crate::count::Count;
 use crate::many::Window;
-use crate::reply::{Cancelled, Reply, Unstored};
-use crate::sync::atomic::AtomicPtr;
-use crate::sync::{Arc, UnsafeCell};
+use crate::reply::{Reply, Unstored};
+use crate::sync::Arc;
+
+pub use crate::handle::Handle;
 
 /// What the scheduler knows of a request. Numbers only: Python's `__eq__` cannot run in here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +49,6 @@ impl Terms {
     }
 }
 
-/// How queues, batches and callers hold a request.
-pub type Handle<B> = Arc<Request<B>>;
-
 /// Whom a request belongs to.
 pub(crate) enum Who<B: Border> {
     One(B::Waiter),
@@ -59,36 +59,31 @@ pub(crate) enum Who<B: Border> {
 pub struct Request<B: Border> {
     /// What the scheduler may know.
     pub terms: Terms,
-    /// State and answer.
-    pub(crate) reply: Reply<B::Answer>,
-    payload: UnsafeCell<Option<B::Payload>>,
+    /// State, payload and answer.
+    pub(crate) reply: Reply<B::Payload, B::Answer>,
     who: Who<B>,
-    /// The next older request of the intake; used between push and drain only.
-    pub(crate) next: AtomicPtr<Request<B>>,
 }
 
-// SAFETY: `payload` is reached only by the thread that won the reply's claim, cancel or reclaim swap
-// (see `reply`), one at a time; everything else is `Sync` by itself.
-unsafe impl<B: Border> Sync for Request<B> {}
-// SAFETY: payload, answer and waiter are all `Send` by `Border`'s bounds; `next` is only a link.
-unsafe impl<B: Border> Send for Request<B> {}
-
 impl<B: Border> Request<B> {
+    #[inline]
     pub(crate) fn new(payload: B::Payload, who: Who<B>, terms: Terms, lobby: bool) -> Self {
         Self {
             terms,
-            reply: Reply::new(lobby),
-            payload: UnsafeCell::new(Some(payload)),
+            reply: Reply::new(payload, lobby),
             who,
-            next: AtomicPtr::new(std::ptr::null_mut()),
         }
     }
 
     /// Undoes `new` for a value that was never shared.
     pub(crate) fn into_parts(self) -> (Option<B::Payload>, Who<B>) {
-        // SAFETY: `self` is owned: nobody else can reach the cell.
-        let payload = self.payload.with_mut(|cell| unsafe { (*cell).take() });
-        (payload, self.who)
+        (self.reply.withdraw().1, self.who)
+    }
+
+    /// How many handles there are.
+    #[cfg(not(loom))]
+    #[inline]
+    pub(crate) fn handles(&self) -> &Count {
+        &self.reply.handles
     }
 
     /// Who waits for the reply.
@@ -111,37 +106,14 @@ impl<B: Border> Request<B> {
 
     /// The reply's state and, once, its answer.
     #[inline]
-    pub fn reply(&self) -> &Reply<B::Answer> {
+    pub fn reply(&self) -> &Reply<B::Payload, B::Answer> {
         &self.reply
-    }
-
-    /// Ends the caller's interest, in flight too if `forsake`; with it, the payload where the request
-    /// never reached a batch.
-    pub(crate) fn cancel(&self, forsake: bool) -> (Cancelled, Option<B::Payload>) {
-        let met = if forsake {
-            self.reply.cancel()
-        } else {
-            self.reply.withdraw()
-        };
-        let payload = if matches!(met, Cancelled::InLobby | Cancelled::Pending) {
-            // SAFETY: this thread won the swap away from a claimable state: no claimer, no other
-            // canceller and no expirer can own the payload.
-            self.payload.with_mut(|cell| unsafe { (*cell).take() })
-        } else {
-            None
-        };
-        (met, payload)
     }
 
     /// The payload of an expired request, to the first who asks: to be dropped where that may run code
     /// of the border.
     pub fn reclaim(&self) -> Option<B::Payload> {
-        if !self.reply.reclaim() {
-            return None;
-        }
-        // SAFETY: this thread won the swap that only an expired request goes through: it was never
-        // claimed or cancelled, and nobody else reclaims it.
-        self.payload.with_mut(|cell| unsafe { (*cell).take() })
+        self.reply.reclaim()
     }
 }
 
@@ -185,18 +157,21 @@ impl<B: Border> Claimed<B> {
         self.0
     }
 
-    /// The payload, until it is released.
+    /// The payload, until the answer.
     #[inline]
     pub(crate) fn payload(&self) -> Option<&B::Payload> {
-        // SAFETY: one `Claimed` exists per request (only the winner of the claim swap makes one, and
-        // it is not `Clone`), and it owns the payload; `&self` allows readers only.
-        self.0.payload.with(|cell| unsafe { (*cell).as_ref() })
+        // SAFETY: one `Claimed` exists per request (only the winner of the claim swap makes one, and it is
+        // not `Clone`), so this is the holder of the claim; `answer` needs `&mut self`.
+        unsafe { self.0.reply.payload() }
     }
 
-    /// Gives the payload up.
+    /// Delivers the answer; the payload comes back, and the answer if nobody wants it.
     #[inline]
-    pub(crate) fn release(&mut self) -> Option<B::Payload> {
-        // SAFETY: as above, and `&mut self` excludes readers.
-        self.0.payload.with_mut(|cell| unsafe { (*cell).take() })
+    pub(crate) fn answer(
+        &mut self,
+        answer: B::Answer,
+    ) -> (Option<B::Payload>, Result<(), B::Answer>) {
+        // SAFETY: the holder of the claim, as above; `&mut self` excludes looks at the payload.
+        unsafe { self.0.reply.deliver(answer) }
     }
 }

@@ -35,16 +35,47 @@ impl<B: Border> Delivery<B> {
         self.delivered.is_empty() && self.refused.is_empty()
     }
 
-    /// Stores the answer of one claimed request.
+    /// Stores the answer of one claimed request; its payload comes back.
+    #[inline]
+    pub(crate) fn add(
+        &mut self,
+        request: &mut Claimed<B>,
+        answer: B::Answer,
+    ) -> Option<B::Payload> {
+        let (payload, stored) = self.store(request, answer);
+        if stored {
+            self.delivered.push(request.handle().clone());
+        }
+        payload
+    }
+
+    /// The same for a request that needs no more than its answer.
     #[inline(always)]
-    pub(crate) fn add(&mut self, request: Handle<B>, answer: B::Answer) {
+    pub(crate) fn add_last(
+        &mut self,
+        mut request: Claimed<B>,
+        answer: B::Answer,
+    ) -> Option<B::Payload> {
+        let (payload, stored) = self.store(&mut request, answer);
+        if stored {
+            self.delivered.push(request.into_handle());
+        }
+        payload
+    }
+
+    #[inline(always)]
+    fn store(&mut self, request: &mut Claimed<B>, answer: B::Answer) -> (Option<B::Payload>, bool) {
         let failed = B::is_failure(&answer);
-        match request.reply.deliver(answer) {
+        let (payload, stored) = request.answer(answer);
+        match stored {
             Ok(()) => {
                 self.failed += usize::from(failed);
-                self.delivered.push(request);
+                (payload, true)
             }
-            Err(answer) => self.refused.push(answer),
+            Err(answer) => {
+                self.refused.push(answer);
+                (payload, false)
+            }
         }
     }
 
@@ -109,9 +140,8 @@ pub(crate) fn tell_steps<B: Border>(mut requests: Vec<Handle<B>>) {
 pub(crate) fn fail_unsealed<B: Border>(requests: Vec<Claimed<B>>) {
     let mut delivery = Delivery::<B>::of(requests.len());
     let mut payloads = Vec::with_capacity(requests.len());
-    for mut claimed in requests {
-        payloads.extend(claimed.release());
-        delivery.add(claimed.into_handle(), B::failure(Failure::Closed));
+    for claimed in requests {
+        payloads.extend(delivery.add_last(claimed, B::failure(Failure::Closed)));
     }
     delivery.publish_and_wake();
     drop(payloads);

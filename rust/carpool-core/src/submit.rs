@@ -61,7 +61,12 @@ impl<B: Border> Ticket<B> {
     }
 
     fn end(&self, forsake: bool) -> (Cancelled, Option<B::Payload>) {
-        let (met, payload) = self.request.cancel(forsake);
+        let reply = &self.request.reply;
+        let (met, payload) = if forsake {
+            reply.cancel()
+        } else {
+            reply.withdraw()
+        };
         let shared = &self.shared;
         match met {
             Cancelled::Pending => {
@@ -132,8 +137,8 @@ pub(crate) fn submit<B: Border>(
     if shared.has_budget() {
         shared.cost.fetch_add(terms.cost, Relaxed);
     }
-    let request = Arc::new(Request::new(payload, Who::One(waiter), terms, false));
-    shared.intake.push(request.clone());
+    let (request, queued) = Handle::pair(|| Request::new(payload, Who::One(waiter), terms, false));
+    shared.intake.push(queued);
     // See queue/README.md: the push first, then the look at what the waiting slot needs.
     if announce == Announce::Yes {
         if let Some(count) = shared.need.stated() {
@@ -179,7 +184,7 @@ fn submit_to_full<B: Border>(
             waiter,
         });
     }
-    let request = Arc::new(Request::new(payload, Who::One(waiter), terms, true));
+    let request = Handle::new(|| Request::new(payload, Who::One(waiter), terms, true));
     let now: Nanos = shared.now();
     let refused = shared.locked(|state, out| {
         if state.phase != Phase::Open {
@@ -194,7 +199,7 @@ fn submit_to_full<B: Border>(
     });
     if refused {
         shared.rejected.fetch_add(1, Relaxed);
-        let parts = Arc::try_unwrap(request).ok().map(Request::into_parts);
+        let parts = request.into_inner().map(Request::into_parts);
         if let Some((Some(payload), Who::One(waiter))) = parts {
             return Err(Refused {
                 why: Refusal::Closed,

@@ -180,7 +180,7 @@ fn cancelled_requests_with_deadlines_do_not_pile_up() {
         .collect();
     let kept = tickets
         .iter()
-        .filter(|ticket| Arc::strong_count(ticket.request()) > 1);
+        .filter(|ticket| Handle::count(ticket.request()) > 1);
     let held = kept.count();
     assert!(held <= 2 * 65, "{held} handles of dead requests are kept");
 }

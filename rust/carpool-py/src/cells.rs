@@ -12,8 +12,8 @@ use carpool_core::Request;
 
 use crate::border::PyBorder;
 
-/// A request with the two counts of its `Arc`.
-const CELL: Layout = Layout::new::<(usize, usize, Request<PyBorder>)>();
+/// A request counts its own handles: nothing is around it.
+const CELL: Layout = Layout::new::<Request<PyBorder>>();
 
 /// How many a thread keeps.
 const MOST: usize = 128;

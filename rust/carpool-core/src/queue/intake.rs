@@ -15,7 +15,7 @@ use crate::sync::atomic::{
     AtomicPtr,
     Ordering::{AcqRel, Relaxed, SeqCst},
 };
-use crate::sync::{Arc, latest, store_load_order};
+use crate::sync::{latest, store_load_order};
 use std::ptr::null_mut;
 
 /// The stack.
@@ -33,12 +33,12 @@ impl<B: Border> Intake<B> {
     /// Adds one request; from any thread.
     #[inline]
     pub(crate) fn push(&self, request: Handle<B>) {
-        let node = Arc::into_raw(request).cast_mut();
+        let node = request.into_raw();
         let mut newest = latest!(self.newest, null_mut(), Relaxed);
         loop {
             // SAFETY: `node` came from `into_raw` just above and is not published yet: its count of
             // one is ours, so it is alive.
-            unsafe { (*node).next.store(newest, Relaxed) };
+            unsafe { (*node).reply.link.store(newest.cast(), Relaxed) };
             match self
                 .newest
                 .compare_exchange_weak(newest, node, SeqCst, Relaxed)
@@ -69,9 +69,9 @@ impl<B: Border> Intake<B> {
         while !newest.is_null() {
             // SAFETY: the swap took the chain out of reach of every other thread, and each node in
             // it holds the count that its push gave up.
-            let older = unsafe { (*newest).next.load(Relaxed) };
+            let older = unsafe { (*newest).reply.link.load(Relaxed) }.cast();
             // SAFETY: as above.
-            unsafe { (*newest).next.store(oldest, Relaxed) };
+            unsafe { (*newest).reply.link.store(oldest.cast(), Relaxed) };
             oldest = newest;
             newest = older;
         }
@@ -80,8 +80,8 @@ impl<B: Border> Intake<B> {
             // and the link is read before the handle goes to `each`, which may drop it.
             let (newer, request) = unsafe {
                 (
-                    (*oldest).next.load(Relaxed),
-                    Arc::from_raw(oldest.cast_const()),
+                    (*oldest).reply.link.load(Relaxed).cast(),
+                    Handle::from_raw(oldest),
                 )
             };
             each(request);

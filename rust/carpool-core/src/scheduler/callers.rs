@@ -6,7 +6,6 @@ use crate::batch::Sealed;
 use crate::border::Border;
 use crate::clock::Nanos;
 use crate::request::Handle;
-use crate::sync::Arc;
 
 /// A caller that runs batches itself and leads the next one.
 pub(crate) struct Keeper<B: Border> {
@@ -30,7 +29,7 @@ impl<B: Border> State<B> {
             let (key, decision) = self.look(shared, size, true, now, out);
             match decision {
                 Decision::Leave(reason) => {
-                    let is_own = |handle: &Handle<B>| Arc::ptr_eq(handle, own);
+                    let is_own = |handle: &Handle<B>| Handle::ptr_eq(handle, own);
                     if key != own.terms.key || !self.pending.among_first(key, size, is_own) {
                         return Err(None);
                     }
@@ -41,7 +40,7 @@ impl<B: Border> State<B> {
                 }
                 Decision::Wait { until, .. } => {
                     let head = self.pending.head(key);
-                    let leads = head.is_some_and(|head| Arc::ptr_eq(head, own));
+                    let leads = head.is_some_and(|head| Handle::ptr_eq(head, own));
                     if !leads || until.is_none() {
                         return Err(None);
                     }
@@ -64,7 +63,7 @@ impl<B: Border> State<B> {
             return self.keep_time(None, out);
         };
         let keeper = self.keeper.as_ref();
-        let keeper = keeper.filter(|keeper| Arc::ptr_eq(&keeper.request, head));
+        let keeper = keeper.filter(|keeper| Handle::ptr_eq(&keeper.request, head));
         let will_look = keeper.is_some_and(|keeper| match (keeper.until, decision) {
             (None, _) => true,
             (Some(_), Decision::Leave(_)) => false,
@@ -91,7 +90,7 @@ impl<B: Border> State<B> {
     /// The caller of `own` looks: if it kept the time, it does so no longer.
     pub(crate) fn looks_itself(&mut self, own: &Handle<B>, out: &mut Outbox<B>) {
         let keeper = self.keeper.as_ref();
-        if keeper.is_some_and(|keeper| Arc::ptr_eq(&keeper.request, own)) {
+        if keeper.is_some_and(|keeper| Handle::ptr_eq(&keeper.request, own)) {
             self.keep_time(None, out);
         }
     }

@@ -7,9 +7,9 @@ use super::{Outbox, Shared, State};
 use crate::border::{Border, Failure};
 use crate::clock::Nanos;
 use crate::many::Backlog;
-use crate::request::{Request, Terms, Who};
+use crate::request::{Handle, Request, Terms, Who};
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
-use crate::sync::{Arc, lock};
+use crate::sync::lock;
 
 impl<B: Border> Shared<B> {
     /// How many of one window may be pending: two batches, and no more than half the queue, so that
@@ -77,8 +77,8 @@ impl<B: Border> State<B> {
                 deadline: terms.deadline,
             };
             let who = Who::Many(window.clone());
-            let request = Arc::new(Request::new(item.payload, who, terms, false));
-            list.made.push(request.clone());
+            let (request, listed) = Handle::pair(|| Request::new(item.payload, who, terms, false));
+            list.made.push(listed);
             self.deadlines.add(&request);
             self.pending.push(request);
         }

@@ -11,14 +11,22 @@ use crate::support::{Model, Waiter, batcher, limits, model, whole_model};
 /// Loom notices a value that is never dropped if it is one of its own.
 type Value = Arc<u8>;
 
-fn claimed() -> Arc<Reply<Value>> {
-    let reply = Reply::new(false);
+fn claimed() -> Arc<Reply<Value, Value>> {
+    let reply = Reply::new(Arc::new(0), false);
     assert!(reply.claim());
     Arc::new(reply)
 }
 
+/// Whether the answer was taken; the payload stayed until now, and comes back.
+fn deliver(reply: &Reply<Value, Value>, answer: u8) -> bool {
+    // SAFETY: called by the one thread that has claimed the reply, which looks at no payload meanwhile.
+    let (payload, stored) = unsafe { reply.deliver(Arc::new(answer)) };
+    assert!(payload.is_some_and(|payload| *payload == 0));
+    stored.is_ok()
+}
+
 /// What there is, up to the answer or the first `Nothing`.
-fn read(reply: &Reply<Value>, seen: &mut Vec<Next<u8>>) {
+fn read(reply: &Reply<Value, Value>, seen: &mut Vec<Next<u8>>) {
     loop {
         match reply.next() {
             Next::Step(step) => seen.push(Next::Step(*step)),
@@ -36,7 +44,7 @@ fn the_answer_comes_after_all_steps() {
         let handler = thread::spawn(move || {
             other.step(Arc::new(1), 2).unwrap();
             other.step(Arc::new(2), 2).unwrap();
-            other.deliver(Arc::new(3)).unwrap();
+            assert!(deliver(&other, 3));
             other.publish();
         });
         let mut seen = Vec::new();
@@ -63,7 +71,7 @@ fn of_two_readers_each_step_goes_to_one() {
             })
             .collect();
         reply.step(Arc::new(1), 2).unwrap();
-        reply.deliver(Arc::new(2)).unwrap();
+        assert!(deliver(&reply, 2));
         reply.publish();
         let mut seen: Vec<_> = readers
             .into_iter()
@@ -82,11 +90,13 @@ fn a_step_and_the_answer_reach_the_caller_or_nobody() {
         let other = reply.clone();
         let handler = thread::spawn(move || {
             let stepped = other.step(Arc::new(1), 2).map_err(|(why, _)| why);
-            let delivered = other.deliver(Arc::new(2)).is_ok();
+            // SAFETY: only this thread delivers.
+            assert!(unsafe { other.payload() }.is_some());
+            let delivered = deliver(&other, 2);
             other.publish();
             (stepped, delivered, other.is_wanted())
         });
-        let met = reply.cancel();
+        let met = reply.cancel().0;
         let mut seen = Vec::new();
         read(&reply, &mut seen);
         let (stepped, delivered, wanted) = handler.join().unwrap();
@@ -186,7 +196,7 @@ fn who_waits_for_room_is_told_of_a_cancel() {
                 }
             }
         });
-        assert_eq!(reply.cancel(), Cancelled::InFlight);
+        assert_eq!(reply.cancel().0, Cancelled::InFlight);
         handler.join().unwrap();
         assert!(matches!(reply.next(), Next::Nothing));
     });

@@ -11,6 +11,7 @@ FAILING = "close::a_failing_close_fails_what_was_accepted_and_needs_no_slot"
 DEADLINES = "scheduler/deadlines.rs"
 LOOKED_AFTER = "deadlines::every_deadline_is_looked_after"
 LET_IN = "lobby::a_cancel_lets_in_who_waits_for_room"
+LEFT = "reply::what_is_left_is_dropped_with_the_reply"
 STEPS = "steps::the_answer_comes_after_all_steps"
 STEP_OR_NOBODY = "steps::a_step_and_the_answer_reach_the_caller_or_nobody"
 
@@ -65,8 +66,8 @@ MODELS = [
         "intake-drain-newest-first",
         ORDER,
         "queue/intake.rs",
-        "(*newest).next.store(oldest, Relaxed) };",
-        "(*newest).next.store((*newest).next.load(Relaxed), Relaxed) };\n"
+        "(*newest).reply.link.store(oldest.cast(), Relaxed) };",
+        "(*newest).reply.link.store((*newest).reply.link.load(Relaxed), Relaxed) };\n"
         "            let kept = if oldest.is_null() { newest } else { oldest };",
         "            oldest = newest;\n            newest = older;",
         "            oldest = kept;\n            newest = older;",
@@ -112,8 +113,72 @@ MODELS = [
         "reply-cancel-load-store",
         "reply::of_cancel_and_claim_exactly_one_wins",
         "reply.rs",
+        "        let met = if self.go(PENDING, CANCELLED) {",
+        "        let met = if latest!(self.state, LOBBY, Acquire) == PENDING && {\n"
+        "            self.state.store(CANCELLED, Release);\n            true\n        } {",
+    ),
+    mutation(
+        "reply-forsake-load-store",
+        "reply::an_answer_reaches_the_caller_or_goes_back",
+        "reply.rs",
         "            if self.go(from, to) {\n",
         "            self.state.store(to, Release);\n            if true {\n",
+    ),
+    mutation(
+        "payload-dropped-twice",
+        "reply::an_answer_reaches_the_caller_or_goes_back",
+        "reply.rs",
+        "            self.state.store(GONE | (state & STREAM), Release);\n",
+        "",
+    ),
+    mutation(
+        "answer-nobody-took-leaks",
+        LEFT,
+        "reply.rs",
+        "            ANSWERING | ANSWERED if state & STREAM == 0 => {",
+        "            ANSWERING if state & STREAM == 0 => {",
+    ),
+    mutation(
+        "payload-of-the-overdue-leaks",
+        LEFT,
+        "reply.rs",
+        "            LOBBY | PENDING | OVERDUE | CLAIMED | OPENING | FORSAKEN => {",
+        "            LOBBY | PENDING | CLAIMED | OPENING | FORSAKEN => {",
+    ),
+    mutation(
+        "steps-leak",
+        LEFT,
+        "reply.rs",
+        "        if state & STREAM != 0 {\n            let steps",
+        "        if false {\n            let steps",
+    ),
+    mutation(
+        "taken-payload-dropped-again",
+        LEFT,
+        "reply.rs",
+        "            LOBBY | PENDING | OVERDUE | CLAIMED | OPENING | FORSAKEN => {",
+        "            LOBBY | PENDING | OVERDUE | CLAIMED | OPENING | FORSAKEN | GONE => {",
+    ),
+    mutation(
+        "handle-let-go-relaxed",
+        "reply::the_last_handle_sees_what_all_did",
+        "count.rs",
+        "fetch_sub(1, Release) != 1",
+        "fetch_sub(1, Relaxed) != 1",
+    ),
+    mutation(
+        "last-handle-without-a-fence",
+        "reply::the_last_handle_sees_what_all_did",
+        "count.rs",
+        "        fence(Acquire);\n",
+        "        let _ = || fence(Acquire);\n",
+    ),
+    mutation(
+        "last-handle-leaks",
+        "reply::the_last_handle_sees_what_all_did",
+        "count.rs",
+        "fetch_sub(1, Release) != 1",
+        "fetch_sub(1, Release) != 0",
     ),
     mutation(
         "withdrawal-looks-once",
@@ -147,17 +212,17 @@ MODELS = [
         "reply-reclaim-load-store",
         "reply::what_an_expired_request_leaves_has_one_owner",
         "reply.rs",
-        "        self.go(OVERDUE, EXPIRED)",
-        "        self.state.load(Acquire) == OVERDUE && { self.state.store(EXPIRED, Release); true }",
+        "        let first = self.go(OVERDUE, EXPIRED);",
+        "        let first =\n            self.state.load(Acquire) == OVERDUE && { self.state.store(EXPIRED, Release); true };",
     ),
     mutation(
         "deadline-known-before-the-push",
         LOOKED_AFTER,
         "submit.rs",
-        "    let request = Arc::new(Request::new(payload, waiter, terms, false));\n",
+        "    let (request, queued) = Handle::pair(|| Request::new(payload, waiter, terms, false));\n",
         "    if terms.deadline != NEVER {\n"
         "        Shared::keep_deadline(shared, terms.deadline);\n    }\n"
-        "    let request = Arc::new(Request::new(payload, waiter, terms, false));\n",
+        "    let (request, queued) = Handle::pair(|| Request::new(payload, waiter, terms, false));\n",
         "        shared.settle_now();\n    }\n    if terms.deadline != NEVER {\n        Shared::keep_deadline(shared, terms.deadline);\n    }\n    Ok(Ticket {\n        shared: shared.clone(),\n        request,\n    })\n}\n\n/// The queue",
         "        shared.settle_now();\n    }\n    Ok(Ticket {\n        shared: shared.clone(),\n        request,\n    })\n}\n\n/// The queue",
     ),
@@ -207,16 +272,16 @@ MODELS = [
         "reply-deliver-load-store",
         "reply::an_answer_reaches_the_caller_or_goes_back",
         "reply.rs",
-        "        if !self.go(CLAIMED, ANSWERING) {\n            return self.deliver_last(answer);\n        }",
-        "        if self.state.load(Acquire) != CLAIMED {\n            return self.deliver_last(answer);\n        }\n"
+        "        if !self.go(CLAIMED, ANSWERING) {\n            return self.deliver_otherwise(answer);\n        }",
+        "        if self.state.load(Acquire) != CLAIMED {\n            return self.deliver_otherwise(answer);\n        }\n"
         "        self.state.store(ANSWERING, Release);",
     ),
     mutation(
         "reply-publish-relaxed",
         "reply::an_answer_reaches_the_caller_or_goes_back",
         "reply.rs",
-        "self.state.store(ANSWERED | (state & STREAM), Release);",
-        "self.state.store(ANSWERED | (state & STREAM), Relaxed);",
+        "self.state.store(state + (ANSWERED - ANSWERING), Release);",
+        "self.state.store(state + (ANSWERED - ANSWERING), Relaxed);",
     ),
     mutation(
         "reply-take-without-swap",
@@ -243,22 +308,22 @@ MODELS = [
         "stream-without-its-buffer",
         STEP_OR_NOBODY,
         "reply.rs",
-        "            self.steps.store(steps, Relaxed);\n            if self.go(OPENING, STREAMING) {\n",
-        "            if self.go(OPENING, STREAMING) {\n                self.steps.store(steps, Relaxed);\n",
+        "            self.link.store(steps.cast(), Relaxed);\n            if self.go(OPENING, STREAMING) {\n",
+        "            if self.go(OPENING, STREAMING) {\n                self.link.store(steps.cast(), Relaxed);\n",
     ),
     mutation(
         "stream-answered-load-store",
         STEP_OR_NOBODY,
         "reply.rs",
-        "        if !self.go(STREAMING, ANSWERING | STREAM) {\n            return Err(answer);\n        }",
-        "        if self.state.load(Acquire) != STREAMING {\n            return Err(answer);\n        }\n"
-        "        self.state.store(ANSWERING | STREAM, Release);",
+        "        let stored = if self.go(STREAMING, ANSWERING | STREAM) {",
+        "        let stored = if self.state.load(Acquire) == STREAMING && {\n"
+        "            self.state.store(ANSWERING | STREAM, Release);\n            true\n        } {",
     ),
     mutation(
         "stream-loses-its-mark",
         STEPS,
         "reply.rs",
-        "self.state.store(ANSWERED | (state & STREAM), Release);",
+        "self.state.store(state + (ANSWERED - ANSWERING), Release);",
         "self.state.store(ANSWERED, Release);",
     ),
     mutation(
@@ -341,9 +406,9 @@ MODELS = [
     mutation(
         "payload-taken-without-winning",
         "reply::the_payload_has_one_owner",
-        "request.rs",
-        "if matches!(met, Cancelled::InLobby | Cancelled::Pending) {",
-        "if !matches!(met, Cancelled::TooLate) {",
+        "reply.rs",
+        "                return (met, None);",
+        "                return (met, Some(unsafe { self.place.take_payload() }));",
     ),
     mutation(
         "need-stated-after-the-look",
@@ -383,8 +448,8 @@ MODELS = [
         "need-read-before-the-push",
         FIRST,
         "submit.rs",
-        "    shared.intake.push(request.clone());",
-        "    let stated = shared.need.stated();\n    shared.intake.push(request.clone());",
+        "    shared.intake.push(queued);",
+        "    let stated = shared.need.stated();\n    shared.intake.push(queued);",
         "if let Some(count) = shared.need.stated() {",
         "if let Some(count) = stated {",
     ),
@@ -455,8 +520,8 @@ MODELS = [
         "close-seen-before-the-push",
         FAILING,
         "submit.rs",
-        "    shared.intake.push(request.clone());",
-        "    let closed = shared.admission.is_closed();\n    shared.intake.push(request.clone());",
+        "    shared.intake.push(queued);",
+        "    let closed = shared.admission.is_closed();\n    shared.intake.push(queued);",
         "    if shared.admission.is_closed() {\n",
         "    if closed {\n",
     ),

@@ -1,9 +1,8 @@
 //! The course of a run: steps by the die, rest before time moves on, the end; and the books that are
 //! checked after everything that happens.
 
-use std::sync::Arc;
-
 use carpool_core::Failure;
+use carpool_core::request::Handle;
 
 use super::border::{Answer, Bell};
 use super::plain::{Phase, State};
@@ -179,7 +178,7 @@ impl World {
         );
         if !self.anything_left() && self.running.is_empty() {
             for (id, entry) in self.plain.all.iter().enumerate() {
-                let handles = Arc::strong_count(entry.ticket.request());
+                let handles = Handle::count(entry.ticket.request());
                 assert_eq!(handles, 1, "an idle batcher keeps request {id}");
             }
         }
