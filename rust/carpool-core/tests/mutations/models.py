@@ -219,10 +219,10 @@ MODELS = [
         "deadline-known-before-the-push",
         LOOKED_AFTER,
         "submit.rs",
-        "    let (request, queued) = Handle::pair(|| Request::new(payload, waiter, terms, false));\n",
+        "    let (request, queued) = Handle::pair(|| Request::new(payload, Who::One(waiter), terms, false));\n",
         "    if terms.deadline != NEVER {\n"
         "        Shared::keep_deadline(shared, terms.deadline);\n    }\n"
-        "    let (request, queued) = Handle::pair(|| Request::new(payload, waiter, terms, false));\n",
+        "    let (request, queued) = Handle::pair(|| Request::new(payload, Who::One(waiter), terms, false));\n",
         "        shared.settle_now();\n    }\n    if terms.deadline != NEVER {\n        Shared::keep_deadline(shared, terms.deadline);\n    }\n    Ok(Ticket {\n        shared: shared.clone(),\n        request,\n    })\n}\n\n/// The queue",
         "        shared.settle_now();\n    }\n    Ok(Ticket {\n        shared: shared.clone(),\n        request,\n    })\n}\n\n/// The queue",
     ),
