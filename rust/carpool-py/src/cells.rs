@@ -15,8 +15,8 @@ use crate::border::PyBorder;
 /// A request counts its own handles: nothing is around it.
 const CELL: Layout = Layout::new::<Request<PyBorder>>();
 
-/// How many a thread keeps.
-const MOST: usize = 128;
+/// How many a thread keeps. None where memory is being watched: it must see every use of what is gone.
+const MOST: usize = if cfg!(feature = "memcheck") { 0 } else { 128 };
 
 /// The freed cells of a thread: each one's first word is the next.
 struct Kept {
