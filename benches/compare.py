@@ -42,7 +42,9 @@ def options() -> argparse.Namespace:
         "--markdown", type=Path, default=None, help="a document to put the tables into"
     )
     command.add_argument("--picture", type=Path, default=None, help="a PNG of the main figures")
-    command.add_argument("--from", dest="kept", type=Path, default=None, help="show kept numbers")
+    command.add_argument(
+        "--from", dest="kept", type=Path, nargs="+", default=None, help="show kept numbers"
+    )
     command.add_argument("--one", default=None, help=argparse.SUPPRESS)
     return command.parse_args()
 
@@ -142,22 +144,35 @@ def heading(kept: dict[str, Any]) -> str:
     """What the numbers hold for."""
     machine = kept["machine"]
     versions = ", ".join(f"{name} {has}" for name, has in machine["versions"].items() if has)
-    text = (
-        f"Commit {machine['commit']}, {machine['when']}. {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['system']}; {machine['python']}; {versions}. Load average {machine['load']:.1f} before, "
-        f"{kept['load_after']:.1f} after."
-    )
+    text = f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; {machine['python']}; {versions}."
     for name, why in kept["skipped"].items():
         text += f"\n\nSkipped: {name}: {why}."
     return text
 
 
+def together(files: Sequence[Path]) -> dict[str, Any]:
+    """Kept numbers as one comparison: each workload from the last file that has it, with its own label."""
+    whole: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
+    for file in files:
+        whole = json.loads(file.read_text())
+        for name, its in whole["workloads"].items():
+            measured[name] = {"label": label(whole["machine"]), **its}
+    return {
+        **whole,
+        "workloads": {name: measured[name] for name in workloads.ALL if name in measured},
+    }
+
+
+def label(machine: dict[str, Any]) -> str:
+    """Of which commit and hour figures are."""
+    return f"Commit {machine['commit']}, {machine['when']}, load average {machine['load']:.1f}."
+
+
 def blocks(kept: dict[str, Any]) -> dict[str, str]:
     """What goes into a document, by the names of its places; each says of which commit it is."""
-    machine = kept["machine"]
-    label = f"Commit {machine['commit']}, {machine['when']}, load average {machine['load']:.1f}."
     tables = {
-        name: f"{label}\n\n{told(name, its, details=False)}"
+        name: f"{its.get('label') or label(kept['machine'])}\n\n{told(name, its, details=False)}"
         for name, its in kept["workloads"].items()
     }
     return {"machine": heading(kept), **tables}
@@ -169,14 +184,14 @@ def main() -> None:
         order = json.loads(asked.one)
         contest.answer(workloads.ALL[order["workload"]].one(order))
     if asked.kept:
-        kept = json.loads(asked.kept.read_text())
+        kept = together(asked.kept)
         print(heading(kept))
         for name in chosen(asked.only, list(kept["workloads"]), "workload"):
             print(f"\n{name}: {workloads.ALL[name].title}\n")
             print(told(name, kept["workloads"][name]))
     else:
         kept = compare(asked)
-        print(f"\n{heading(kept)}\n\nnumbers in {asked.json}")
+        print(f"\n{heading(kept)}\n{label(kept['machine'])}\n\nnumbers in {asked.json}")
     if asked.markdown:
         document.put(asked.markdown, blocks(kept))
     if asked.picture:

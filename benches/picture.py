@@ -48,7 +48,7 @@ PANELS = (
     # Over the ideal on the very arrivals of each run: what the machine did to these is in both.
     Panel(
         "a device under 60 % random load",
-        "p99 latency, times that of the ideal batcher",
+        "p99 over the ideal batcher's",
         "W3",
         {"load": 60},
         lambda run: float(run["p99_over_ideal"]),
