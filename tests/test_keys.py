@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from carpool import Future, batched
-from gates import Gate, in_thread, until
+from carpool import Batcher, Future, batched
+from gates import Gate, batched_by, in_thread, until
 
 
 class Keyed:
@@ -228,3 +230,133 @@ def test_cost_and_budget(gate: Gate) -> None:
         batch.complete(batch.items)
     assert batches == [[4, 4], [4], [10], [1]]
     engine.close(False)
+
+
+# ------------------------------------------------------------------------------- `key=` of the public surface
+
+
+def first_of(item: Any) -> Any:
+    return item[0]
+
+
+def test_calls_share_a_batch_only_with_their_key(
+    gate: Gate, way: str, run: Callable[..., Any]
+) -> None:
+    async def main() -> None:
+        f = batched_by(way, gate, key=first_of, max_batch_size=3)
+        first = asyncio.ensure_future(f.acall("zz"))
+        await gate.aentered()
+        items = ["a1", "b1", "a2", "b2", "a3", "b3", "a4"]
+        calls = [asyncio.ensure_future(f.acall(item)) for item in items]
+        gate.open()
+        assert await asyncio.gather(first, *calls) == [("answer", one) for one in ["zz", *items]]
+        assert gate.batches == [["zz"], ["a1", "a2", "a3"], ["b1", "b2", "b3"], ["a4"]]
+
+    run(main())
+
+
+@pytest.mark.parametrize("keys", [1, 4])
+def test_interleaved_keys_fill_their_batches(keys: int) -> None:
+    # A slot that serves as many as arrive meanwhile: what one key fills, four fill, too.
+    with Batcher[tuple[int, int], int](max_batch_size=16, key=first_of) as batcher:
+        sizes = []
+        for turn in range(200):
+            for n in range(16):
+                batcher.submit((n % keys, turn))
+            batch = batcher.next_batch(block=False)
+            assert batch is not None
+            assert len({key for key, _ in batch.items}) == 1
+            sizes.append(len(batch))
+            batch.complete([0] * len(batch))
+        assert sum(sizes) >= 0.95 * 16 * len(sizes)
+        # Nobody waits for more than a few turns.
+        ends = [turn for _, turn in _left(batcher)]
+        assert min(ends, default=200) >= 190
+
+
+def _left(batcher: Batcher[Any, Any]) -> list[Any]:
+    items = []
+    while (batch := batcher.next_batch(block=False)) is not None:
+        items += batch.items
+        batch.complete(batch.items)
+    return items
+
+
+def test_a_hundred_thousand_one_off_keys_are_forgotten() -> None:
+    with Batcher[int, int](key=lambda item: ("one-off", item), max_queue=1000) as batcher:
+        engine = batcher._station.engine()
+        for start in range(0, 100_000, 1000):
+            for n in range(start, start + 1000):
+                batcher.submit(n)
+            assert engine.keys == 1000
+            assert len(_left(batcher)) == 1000
+        assert engine.keys == 0
+
+
+def test_the_key_of_a_single_call(gate: Gate) -> None:
+    f = batched(gate.handler, key=first_of)
+    f.submit("zz")
+    gate.entered()
+    ends = [
+        f.submit("a1"),
+        f.options(key="b").submit("x"),
+        f.options(key=None).submit("y"),
+        f.submit("b1"),
+        f.options(key=len).submit("z"),
+        f.options(key=1).submit("w"),
+        f.options(key=None).submit("v"),
+    ]
+    gate.open()
+    for one in ends:
+        one.result(20)
+    assert gate.batches == [["zz"], ["a1"], ["x", "b1"], ["y", "v"], ["z", "w"]]
+
+
+def test_a_key_of_none_is_no_key(gate: Gate) -> None:
+    f = batched(gate.handler, key=lambda item: None)
+    f.submit(0)
+    gate.entered()
+    ends = [f.submit(1), f.options(key=None).submit(2)]
+    gate.open()
+    for one in ends:
+        one.result(20)
+    assert gate.batches == [[0], [1, 2]]
+
+
+def test_an_unhashable_result_is_named(gate: Gate) -> None:
+    gate.open()
+    f = batched(gate.handler, key=lambda item: [item], name="grouped")
+    for call in (f, f.submit):
+        with pytest.raises(TypeError, match=r"grouped: a key must be hashable, not \[1\] \(list\)"):
+            call(1)
+    assert f.options(key=None)(1) == ("answer", 1)
+    assert f.stats.submitted == 1
+
+
+@pytest.mark.parametrize("kind", [ValueError, StopIteration, KeyboardInterrupt])
+def test_what_a_key_raises_reaches_its_caller_alone(gate: Gate, kind: type[BaseException]) -> None:
+    def key(item: Any) -> Any:
+        if item == "bad":
+            raise kind("no key")
+
+    f = batched(gate.handler, key=key)
+    first = f.submit("first")
+    gate.entered()
+    good = f.submit("good")
+    for call in (f, f.submit):
+        with pytest.raises(kind, match="no key"):
+            call("bad")
+    gate.open()
+    assert (first.result(20), good.result(20)) == (("answer", "first"), ("answer", "good"))
+
+
+@pytest.mark.parametrize("key", ["a", 1, [], ("a",)])
+def test_the_key_of_a_batcher_is_a_function(key: Any) -> None:
+    for make in (lambda: batched(first_of, key=key), lambda: Batcher(key=key)):
+        with pytest.raises(TypeError, match="key must be callable"):
+            make()
+
+
+def test_the_key_of_a_call_is_hashable() -> None:
+    with pytest.raises(TypeError, match=r"key must be hashable, or callable .*\[1\] \(list\)"):
+        batched(first_of).options(key=[1])
