@@ -157,7 +157,7 @@ def together(files: Sequence[Path]) -> dict[str, Any]:
     for file in files:
         whole = json.loads(file.read_text())
         for name, its in whole["workloads"].items():
-            measured[name] = {"label": label(whole["machine"]), **its}
+            measured[name] = {"label": label(whole["machine"]), "quick": whole["quick"], **its}
     return {
         **whole,
         "workloads": {name: measured[name] for name in workloads.ALL if name in measured},
@@ -170,12 +170,14 @@ def label(machine: dict[str, Any]) -> str:
 
 
 def blocks(kept: dict[str, Any]) -> dict[str, str]:
-    """What goes into a document, by the names of its places; each says of which commit it is."""
-    tables = {
-        name: f"{its.get('label') or label(kept['machine'])}\n\n{told(name, its, details=False)}"
-        for name, its in kept["workloads"].items()
-    }
-    return {"machine": heading(kept), **tables}
+    """What goes into a document, by the names of its places; each says of which commit it is, and of how much."""
+    made = {"machine": heading(kept)}
+    for name, its in kept["workloads"].items():
+        rounds = 1 + max(run["order"]["repetition"] for run in its["runs"])
+        much = f"Rounds: {rounds}{', quick' if its.get('quick', kept['quick']) else ''}."
+        said = its.get("label") or label(kept["machine"])
+        made[name] = f"{said} {much}\n\n{told(name, its, details=False)}"
+    return made
 
 
 def main() -> None:
