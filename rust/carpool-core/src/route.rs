@@ -80,10 +80,16 @@ impl<B: Border> Delivery<B> {
     }
 
     fn publish_and_wake(self) {
+        let mut windows = false;
         for request in &self.delivered {
             request.reply.publish();
+            windows |= request.window().is_some();
         }
-        many::tell_each(self.delivered, B::tell);
+        if windows {
+            many::tell_each(self.delivered, B::tell);
+        } else {
+            B::tell(self.delivered);
+        }
     }
 }
 

@@ -35,19 +35,30 @@ fn place<B: Border>(request: &Handle<B>) -> (Nanos, usize) {
 }
 
 impl<B: Border> Deadlines<B> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&mut self, request: &Handle<B>) {
         if request.terms.deadline != NEVER {
-            self.0.insert(place(request), request.clone());
+            self.insert(request);
         }
     }
 
+    // Out of line, so that a plain request pays for the look alone.
+    #[cold]
+    fn insert(&mut self, request: &Handle<B>) {
+        self.0.insert(place(request), request.clone());
+    }
+
     /// For a request that was just taken out of the queue: whoever did so holds it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn forget(&mut self, request: &Handle<B>) {
         if request.terms.deadline != NEVER {
-            self.0.remove(&place(request));
+            self.remove(request);
         }
+    }
+
+    #[cold]
+    fn remove(&mut self, request: &Handle<B>) {
+        self.0.remove(&place(request));
     }
 
     fn first(&self) -> Option<Nanos> {

@@ -450,9 +450,6 @@ impl<B: Border> State<B> {
     /// or its timer must change, otherwise with its need stated), a caller that runs its own batch, or
     /// those who wait for the end.
     pub(crate) fn settle(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
-        // What is overdue is dead before the sweep: an idle batcher keeps no request.
-        self.take_in(shared, now, out);
-        self.sweep(shared, out);
         self.inform(shared, now, out);
         self.release_keeper(out);
     }
@@ -460,6 +457,8 @@ impl<B: Border> State<B> {
     fn inform(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
         loop {
             self.take_in(shared, now, out);
+            // What is overdue is dead by now: an idle batcher keeps no request.
+            self.sweep(shared, out);
             if self.is_drained(shared) {
                 self.slots.wake_all(&mut out.wakes);
                 if self.counters.in_flight == 0 {

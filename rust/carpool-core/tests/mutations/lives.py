@@ -81,7 +81,12 @@ LIVES = [
         "            shared.leave_queue(1, request.terms.cost);\n",
         "",
     ),
-    life("overdue-told-nobody", SCHEDULER, "B::expired(out.expired);", "drop(out.expired);"),
+    life(
+        "overdue-told-nobody",
+        SCHEDULER,
+        "many::tell_each(out.expired, B::expired);",
+        "drop(out.expired);",
+    ),
     life("overdue-is-dead-in-secret", DEADLINES, "        shared.dead.fetch_add(1, SeqCst);\n", ""),
     life(
         "overdue-in-the-lobby-waits-on",
@@ -98,8 +103,8 @@ LIVES = [
     life(
         "claimed-stays-among-the-deadlines",
         DEADLINES,
-        "            self.0.remove(&place(request));",
-        "            let _ = place(request);",
+        "        self.0.remove(&place(request));",
+        "        let _ = place(request);",
     ),
     life(
         "idle-batcher-keeps-deadlines-of-the-cancelled",
@@ -110,8 +115,10 @@ LIVES = [
     life(
         "overdue-after-the-sweep",
         SCHEDULER,
-        "        self.take_in(shared, now, out);\n        self.sweep(shared, out);",
-        "        self.sweep(shared, out);",
+        "            self.take_in(shared, now, out);\n"
+        "            // What is overdue is dead by now: an idle batcher keeps no request.\n"
+        "            self.sweep(shared, out);\n",
+        "            self.sweep(shared, out);\n            self.take_in(shared, now, out);\n",
     ),
     life("flush-does-nothing", "batcher.rs", "state.flushed = Some(now);", "state.flushed = None;"),
     life("slot-never-comes-back", "route.rs", "            state.free_slots += 1;\n", ""),

@@ -25,20 +25,17 @@ MANY = [
         "countdown-before-the-outcomes-are-published",
         "windows::the_last_of_two_batches_wakes_the_waiter_who_finds_both",
         "route.rs",
-        "        for request in &self.delivered {\n            request.reply.publish();\n        }\n"
-        "        many::tell_each(self.delivered, B::tell);\n",
-        "        many::tell_each(self.delivered.clone(), B::tell);\n"
-        "        for request in &self.delivered {\n            request.reply.publish();\n        }\n",
+        "            request.reply.publish();\n            windows |= request.window().is_some();\n",
+        "            windows |= request.window().is_some();\n",
+        "            many::tell_each(self.delivered, B::tell);\n",
+        "            many::tell_each(self.delivered.clone(), B::tell);\n"
+        "            self.delivered.iter().for_each(|request| request.reply.publish());\n",
     ),
     mutation(
         "window-known-to-be-short-after-the-look",
         "windows::a_cancel_lets_in_a_window_that_waits_for_room",
         LET_IN,
         "        shared.short.store(1, SeqCst);\n",
-        "",
-        SCHEDULER,
-        "        // What is overdue is dead before the sweep: an idle batcher keeps no request.\n"
-        "        self.take_in(shared, now, out);\n",
         "",
     ),
     mutation(

@@ -232,8 +232,8 @@ MODELS = [
         DEADLINES,
         "        shared.armed.swap(NEVER, SeqCst);\n",
         "",
-        "            state.settle(shared, now, out);\n            state.deadlines.first()\n        });\n",
-        "            state.settle(shared, now, out);\n            state.deadlines.first()\n        });\n"
+        "            state.settle(shared, now, out);\n            state.first_deadline()\n        });\n",
+        "            state.settle(shared, now, out);\n            state.first_deadline()\n        });\n"
         "        shared.armed.swap(NEVER, SeqCst);\n",
     ),
     mutation(
@@ -262,11 +262,8 @@ MODELS = [
         "place-of-the-overdue-not-given-on",
         "deadlines::a_place_freed_by_a_deadline_is_given_on",
         "scheduler/mod.rs",
-        "        self.expire_due(shared, now, out);\n        self.let_in(shared, out);\n",
-        "        self.let_in(shared, out);\n        self.expire_due(shared, now, out);\n",
-        "        // What is overdue is dead before the sweep: an idle batcher keeps no request.\n"
-        "        self.take_in(shared, now, out);\n",
-        "",
+        "        self.expire_due(shared, now, out);\n        self.let_in(shared, now, out);\n",
+        "        self.let_in(shared, now, out);\n        self.expire_due(shared, now, out);\n",
     ),
     mutation(
         "reply-deliver-load-store",
@@ -608,8 +605,8 @@ MODELS = [
         "seal-lets-nobody-in",
         "lobby::a_seal_lets_in_who_waits_for_room",
         "scheduler/mod.rs",
-        "    fn let_in(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) {",
-        "    fn let_in(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) {\n"
+        "    fn let_in(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {",
+        "    fn let_in(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {\n"
         "        if self.counters.batches > 0 { return; }",
     ),
     mutation(
