@@ -111,20 +111,33 @@ impl Call {
         self.direct.get()
     }
 
-    /// One call, its item known.
+    /// One plain call, its item known.
     #[inline]
-    fn go(slf: &Bound<'_, Self>, item: Py<PyAny>, asks: Option<&Py<Asks>>) -> PyResult<Py<PyAny>> {
-        let py = slf.py();
+    fn go(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
         let engine = Self::engine(slf)?;
         let shared = &engine.get().0;
-        if shared.executor == Executor::Caller && asks.is_none() {
+        if shared.executor == Executor::Caller {
             if let Some(handler) = slf.get().handler() {
-                if let Some(result) = bare::alone(py, shared, handler, &item) {
+                if let Some(result) = bare::alone(slf.py(), shared, handler, &item) {
                     return result;
                 }
             }
         }
-        let asked = Self::asked(py, &engine, &item, asks)?;
+        let owner = slf.clone().into_any().unbind();
+        if slf.get().awaits {
+            call_awaiting(engine, slf.py(), owner, item, &Asked::NOTHING)
+        } else {
+            call_blocking(shared, slf.py(), owner, item, &Asked::NOTHING)
+        }
+    }
+
+    /// One call that asks for something. Apart from the plain ones, which take a shorter way.
+    #[inline(never)]
+    fn go_asking(slf: &Bound<'_, Self>, item: Py<PyAny>, asks: &Py<Asks>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let engine = Self::engine(slf)?;
+        let shared = &engine.get().0;
+        let asked = asks.get().of(py, shared, &item)?;
         let owner = slf.clone().into_any().unbind();
         if slf.get().awaits {
             call_awaiting(engine, py, owner, item, &asked)
@@ -136,27 +149,18 @@ impl Call {
     /// One `acall`, its item known.
     #[inline]
     fn ago(slf: &Bound<'_, Self>, item: Py<PyAny>, asks: Option<&Py<Asks>>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
         let engine = Self::engine(slf)?;
-        let asked = Self::asked(slf.py(), &engine, &item, asks)?;
+        let asked = match asks {
+            None => Asked::NOTHING,
+            Some(asks) => asks.get().of(py, &engine.get().0, &item)?,
+        };
         if engine.get().0.executor == Executor::Caller {
             // Somebody has to run what no blocked caller can.
-            slf.call_method0(intern!(slf.py(), "_before_waiting"))?;
+            slf.call_method0(intern!(py, "_before_waiting"))?;
         }
         let owner = slf.clone().into_any().unbind();
-        call_awaiting(engine, slf.py(), owner, item, &asked)
-    }
-
-    #[inline]
-    fn asked(
-        py: Python<'_>,
-        engine: &Py<Engine>,
-        item: &Py<PyAny>,
-        asks: Option<&Py<Asks>>,
-    ) -> PyResult<Asked> {
-        match asks {
-            None => Ok(Asked::NOTHING),
-            Some(asks) => asks.get().of(py, &engine.get().0, item),
-        }
+        call_awaiting(engine, py, owner, item, &asked)
     }
 
     /// One that is never called.
@@ -190,7 +194,7 @@ impl Call {
     #[inline]
     pub(crate) fn call_item(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
         let _inside = Inside::enter(slf.py())?;
-        Self::go(slf, item, None)
+        Self::go(slf, item)
     }
 
     /// `acall` with one plain positional argument.
@@ -295,7 +299,11 @@ impl Call {
             return bound.call(rest, kwargs).map(Bound::unbind);
         }
         let this = slf.get();
-        Self::go(slf, this.item(args, kwargs)?, this.asks.as_ref())
+        let item = this.item(args, kwargs)?;
+        match &this.asks {
+            None => Self::go(slf, item),
+            Some(asks) => Self::go_asking(slf, item, asks),
+        }
     }
 
     /// An awaitable of one result, from any event loop.
