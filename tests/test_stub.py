@@ -60,11 +60,14 @@ def test_each_class_has_what_the_stub_names_and_nothing_else(stated: ast.ClassDe
     assert names - ORDINARY <= set(dir(actual)), "stated, but not there"
 
 
-def test_mypy_finds_them_in_agreement() -> None:
+def test_mypy_finds_them_in_agreement(tmp_path: Path) -> None:
     if importlib.util.find_spec("mypy") is None:
         pytest.skip("mypy is not installed")
+    allowed = tmp_path / "allowed"
+    allowed.write_text("" if _core.RAW else "carpool._core.Awaitable.__call__\n")
+    check = ["mypy.stubtest", "carpool._core", "--ignore-missing-stub", "--allowlist", str(allowed)]
     outcome = subprocess.run(
-        [sys.executable, "-m", "mypy.stubtest", "carpool._core", "--ignore-missing-stub"],
+        [sys.executable, "-m", *check],
         capture_output=True,
         text=True,
         timeout=55,
