@@ -345,3 +345,31 @@ say(running.result(10)[0])
 """
     )
     assert said[-2:] == ["0", "held"]
+
+
+def test_while_another_thread_makes_what_is_made_once() -> None:
+    said = run_script(
+        FORKED
+        + """
+import builtins
+ordinary = builtins.__import__
+arrived, go_on = threading.Event(), threading.Event()
+def held(name, *args, **kwargs):
+    # What the first call of a process looks up; the thread stays in the midst of it.
+    if name == "threading" and not arrived.is_set():
+        arrived.set()
+        go_on.wait(20)
+    return ordinary(name, *args, **kwargs)
+other = threading.Thread(target=lambda: batched(gated)(1))
+builtins.__import__ = held
+other.start()
+say(arrived.wait(10))
+def inside():
+    with batched(gated) as f: assert f(2) == (2, os.getpid())
+say(child(inside))
+go_on.set()
+other.join(10)
+say(other.is_alive())
+"""
+    )
+    assert said == ["True", "0", "False"]

@@ -6,12 +6,12 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::border::Answer;
-use crate::guard::insist;
+use crate::guard::{self, insist};
 use crate::shared::Shared;
 
 fn tree(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     static TREE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
-    let module = TREE.get_or_try_init(py, || {
+    let module = guard::once(&TREE, py, || {
         PyModule::import(py, "carpool._exceptions").map(Bound::unbind)
     })?;
     Ok(module.bind(py))

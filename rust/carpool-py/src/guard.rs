@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use crate::errors;
 
@@ -26,6 +27,28 @@ pub(crate) fn insist<T>(py: Python<'_>, call: impl Fn() -> PyResult<T>) -> PyRes
         unsafe { pyo3::ffi::PyErr_SetInterrupt() };
     }
     result
+}
+
+/// What is made once per process, at first use.
+///
+/// `PyOnceLock::get_or_try_init` runs `make` under its lock. `make` may let the interpreter go, another thread
+/// fork, and the child wait for ever for a thread it does not have. So it runs outside: two threads may both
+/// make one, and the first is kept.
+pub(crate) fn once<'a, T>(
+    place: &'a PyOnceLock<T>,
+    py: Python<'_>,
+    make: impl FnOnce() -> PyResult<T>,
+) -> PyResult<&'a T> {
+    if let Some(known) = place.get(py) {
+        return Ok(known);
+    }
+    let made = make()?;
+    // What another thread was faster with is dropped out here.
+    let refused = place.set(py, made);
+    drop(refused);
+    place
+        .get(py)
+        .ok_or_else(|| PyRuntimeError::new_err("carpool: a bug in the border (set, but not there)"))
 }
 
 /// Threads that are inside this extension and may call Python from there.

@@ -17,7 +17,7 @@ use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
 use crate::alarm::Alarm;
 use crate::awaitable::Done;
 use crate::bell::Bell;
-use crate::guard::{Inside, insist};
+use crate::guard::{self, Inside, insist};
 use crate::pump::LastPump;
 use crate::running::running_loop;
 
@@ -100,7 +100,7 @@ pub(crate) fn inside_loop(py: Python<'_>) -> PyResult<bool> {
 
 fn ports(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static PORTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let ports = PORTS.get_or_try_init(py, || {
+    let ports = guard::once(&PORTS, py, || {
         Ok::<_, PyErr>(
             py.import("weakref")?
                 .getattr("WeakKeyDictionary")?

@@ -13,6 +13,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyAny;
 
+use crate::guard;
+
 /// How many runs are active in this process: without any, no context need be asked for its own. Whoever is
 /// inside one has seen it counted.
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
@@ -109,7 +111,7 @@ static VARIABLE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The context variable.
 pub(crate) fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    let variable = VARIABLE.get_or_try_init(py, || {
+    let variable = guard::once(&VARIABLE, py, || {
         // SAFETY: attached; the name is a C string that lives for ever; the result is owned or an
         // error is set.
         unsafe {

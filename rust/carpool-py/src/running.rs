@@ -7,10 +7,12 @@
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+use crate::guard;
+
 /// Asks asyncio.
 fn ask(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let get = GET.get_or_try_init(py, || {
+    let get = guard::once(&GET, py, || {
         Ok::<_, PyErr>(
             py.import("asyncio.events")?
                 .getattr("_get_running_loop")?

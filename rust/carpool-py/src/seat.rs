@@ -13,6 +13,7 @@ use crate::bare::Told;
 use crate::batch::Batch;
 use crate::border::PyBorder;
 use crate::errands::{self, Errand};
+use crate::guard;
 use crate::shared::{Shared, epoch};
 
 /// How often the main thread looks for signals while it waits. A signal between the look and the sleep
@@ -35,7 +36,7 @@ pub(crate) struct Watch {
 
 fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
     static MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let main = MAIN.get_or_try_init(py, || {
+    let main = guard::once(&MAIN, py, || {
         Ok::<_, PyErr>(py.import("threading")?.getattr("main_thread")?.unbind())
     })?;
     let ident: u64 = main.bind(py).call0()?.getattr("ident")?.extract()?;

@@ -17,6 +17,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
 use crate::batch::Batch;
+use crate::guard;
 use crate::run::{self, Run};
 
 /// A handler that may be called directly.
@@ -188,7 +189,7 @@ impl Kind {
     /// None where tasks are not asyncio's own in C, or cannot be given a context.
     fn of(py: Python<'_>) -> PyResult<Option<&Self>> {
         static KIND: PyOnceLock<Option<Kind>> = PyOnceLock::new();
-        let kind = KIND.get_or_try_init(py, || {
+        let kind = guard::once(&KIND, py, || {
             if !cfg!(Py_3_11) {
                 return Ok(None);
             }

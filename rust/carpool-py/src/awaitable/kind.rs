@@ -8,6 +8,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
+use crate::guard;
+
 use super::Awaitable;
 use super::attributes::{
     get_blocking, getattro, intern_names, note_methods, set_blocking, setattro,
@@ -22,7 +24,7 @@ use super::waiting::{am_send, itself, next, send};
 /// The type.
 pub(crate) fn type_object(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let class = TYPE.get_or_try_init(py, || {
+    let class = guard::once(&TYPE, py, || {
         intern_names(py);
         // SAFETY: attached; the spec and the tables it points to fit `Awaitable`, and live as long as
         // CPython needs them: for ever (the tables are leaked once) or for the call (the spec).
