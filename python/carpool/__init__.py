@@ -13,7 +13,7 @@ assert embed("a ride") == 6
 
 from ._batcher import Batcher
 from ._core import Batch, __version__
-from ._decorator import AsyncBatchedFunction, BatchedFunction, batched
+from ._decorator import batched
 from ._exceptions import (
     AlreadyAnswered,
     BatchAbandoned,
@@ -28,6 +28,7 @@ from ._exceptions import (
     SetupError,
     WouldDeadlock,
 )
+from ._function import AsyncBatchedFunction, BatchedFunction
 from ._future import Future
 from ._stats import Histogram, Stats
 

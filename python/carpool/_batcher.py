@@ -1,252 +1,24 @@
-"""`Batcher`, for loops of one's own, and what it shares with decorated functions."""
+"""`Batcher`, for loops of one's own."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from . import _events, _lifecycle
 from ._calls import Calls
+from ._control import Lifecycle, set_done
 from ._core import Batch, Engine
-from ._exceptions import WouldDeadlock
 from ._options import NO_CALL_OPTIONS, Options, max_size, refuse_unknown, timeout_ns
-from ._stats import Stats
+from ._station import Station
 from ._terms import asks_of
 from ._types import A, B, Overflow
-from ._worker import open_engine
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Hashable
-    from types import TracebackType
 
-    from typing_extensions import Self
-
-__all__ = ["Batcher", "Lifecycle"]
-
-#: After how many seconds a close that still waits says so.
-SLOW_CLOSE_S = 5.0
-
-
-class Station:
-    """The engine of one batcher in this process, with its workers; made at first use, anew after a fork."""
-
-    def __init__(self, options: Options, name: str, executor: str, slots: int | None) -> None:
-        self.options = options
-        self.name = name
-        self.executor = executor
-        self.slots = slots
-        self.closed = False
-        self._engine: Engine | None = None
-        self._workers: list[threading.Thread] = []
-
-    def engine(self) -> Engine:
-        """The engine, without starting anything."""
-        engine = self._engine
-        if engine is None or not engine.is_ours:
-            with _lifecycle.lock:
-                engine = self._engine
-                if engine is None or not engine.is_ours:
-                    engine = self._open()
-        return engine
-
-    def _open(self) -> Engine:
-        options = self.options
-        engine = Engine(
-            name=self.name,
-            max_batch_size=options.max_batch_size,
-            wait_ns=options.wait_ns,
-            max_queue=options.max_queue,
-            overflow=options.overflow,
-            slots=self.slots,
-            executor=self.executor,
-            max_batch_cost=options.max_batch_cost,
-            gather=options.gather,
-        )
-        open_engine(engine, 0)
-        if self.closed:
-            # Closed before the fork: closed in the child.
-            engine.close(False)
-        self._engine, self._workers = engine, []
-        return engine
-
-    def start(self) -> Engine:
-        """The engine, with its workers running."""
-        engine = self.engine()
-        if not self._workers and not engine.closed:
-            with _lifecycle.lock:
-                engine = self.engine()
-                if not self._workers and not engine.closed:
-                    self._workers = open_engine(engine, self.slots or 1)
-        return engine
-
-    @property
-    def workers(self) -> list[threading.Thread]:
-        """The worker threads of this process; none before the first use."""
-        return self._workers if self._engine is not None and self._engine.is_ours else []
-
-    def release(self) -> None:
-        """Ends engine and workers, nothing being pending; for collection."""
-        if self._engine is not None and self._engine.is_ours:
-            self._engine.close(False)
-
-
-class Lifecycle:
-    """Figures and end of a batcher."""
-
-    _station: Station
-
-    @property
-    def name(self) -> str:
-        """Its name in statistics, threads and log lines."""
-        return self._station.name
-
-    @property
-    def stats(self) -> Stats:
-        """All figures now, frozen."""
-        return Stats.from_core(self._station.engine().stats())
-
-    @property
-    def healthy(self) -> bool:
-        """Whether it takes requests and can answer them: not closed, its workers alive."""
-        engine = self._station.engine()
-        return not engine.closed and all(one.is_alive() for one in self._station.workers)
-
-    def flush(self) -> None:
-        """Makes everything that is pending now leave as soon as a slot is free, full or not."""
-        self._station.engine().flush()
-
-    def close(self, drain: bool = True, timeout: float | None = None) -> bool:
-        """Takes no more requests; waits until all have ended, at most `timeout` seconds.
-
-        What is pending still runs with `drain`, else it fails with BatcherClosed; what is in flight
-        ends in any case. When the time is over, what is still pending fails too. May be called again.
-
-        Returns:
-            True when all has ended, False when the time was over.
-
-        Raises:
-            WouldDeadlock: called where it would wait for itself: in the handler, or on the event
-                loop that has to run it (there: `await aclose()`).
-            TypeError, ValueError: `timeout` is no number, or negative.
-        """
-        limit = timeout_ns("timeout", timeout)
-        engine = self._station.engine()
-        self._station.closed = True
-        if engine.idle or limit == 0:
-            engine.close(drain)
-        elif drain:
-            try:
-                engine.check_wait("a draining close")
-            except WouldDeadlock:
-                self._station.closed = engine.closed
-                raise
-            engine.close(True)
-        else:
-            engine.close(False)
-            try:
-                engine.check_wait("a close")
-            except WouldDeadlock:
-                # What is in flight cannot end while this waits for it.
-                return engine.wait_ended(0)
-        end = None if limit is None else time.monotonic_ns() + limit
-        started = time.monotonic()
-        while True:
-            rest = None if end is None else max(0, end - time.monotonic_ns())
-            slow = round(SLOW_CLOSE_S * 1e9)
-            ended = engine.wait_ended(slow if rest is None else min(rest, slow))
-            if ended or (end is not None and time.monotonic_ns() >= end):
-                break
-            self._say_slow(engine, started)
-        if not ended:
-            self._say_slow(engine, started)
-            engine.close(False)
-        else:
-            self._join(end)
-        return ended
-
-    async def aclose(self, drain: bool = True, timeout: float | None = None) -> bool:
-        """`close` for coroutines: waits without blocking the event loop.
-
-        Raises:
-            WouldDeadlock: called with `drain` in the handler, which would wait for itself.
-            TypeError, ValueError: `timeout` is no number, or negative.
-        """
-        import asyncio
-
-        limit = timeout_ns("timeout", timeout)
-        engine = self._station.engine()
-        would_deadlock = False
-        if not engine.idle:
-            try:
-                engine.check_chain()
-            except WouldDeadlock:
-                if drain:
-                    raise
-                would_deadlock = True
-        self._station.closed = True
-        engine.close(drain)
-        event_loop = asyncio.get_running_loop()
-        ended = event_loop.create_future()
-
-        def wake() -> None:
-            # A loop that is closed waits no more.
-            with contextlib.suppress(RuntimeError):
-                event_loop.call_soon_threadsafe(_set, ended)
-
-        started = time.monotonic()
-        if not engine.poll_ended(wake):
-            if would_deadlock:
-                return False
-            seconds = None if limit is None else limit / 1e9
-            try:
-                await asyncio.wait_for(ended, seconds)
-            except asyncio.TimeoutError:
-                self._say_slow(engine, started)
-                engine.close(False)
-                return engine.wait_ended(0)
-        self._join(0)
-        return True
-
-    def _say_slow(self, engine: Engine, started: float) -> None:
-        stats = Stats.from_core(engine.stats())
-        seconds = time.monotonic() - started
-        _events.slow_close(self.name, seconds, stats.pending, stats.in_flight)
-
-    def _join(self, end: int | None) -> None:
-        """Waits for the worker threads, which have nothing left to do but to end."""
-        for worker in self._station.workers:
-            if worker is not threading.current_thread():
-                rest = 1.0 if end is None else max(0.0, (end - time.monotonic_ns()) / 1e9)
-                worker.join(rest)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close(drain=self._drains(kind))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose(drain=self._drains(kind))
-
-    def _drains(self, kind: type[BaseException] | None) -> bool:
-        return True
+__all__ = ["Batcher"]
 
 
 class Batcher(Lifecycle, Calls[A, B]):
@@ -411,7 +183,7 @@ async def _pull(engine: Engine, size: int | None) -> Batch[Any, Any] | None:
 
             def wake(woken: asyncio.Future[None] = woken) -> None:
                 try:
-                    event_loop.call_soon_threadsafe(_set, woken)
+                    event_loop.call_soon_threadsafe(set_done, woken)
                 except RuntimeError:
                     # The loop is closed: the wake goes to the next in line.
                     seat.leave()
@@ -421,7 +193,7 @@ async def _pull(engine: Engine, size: int | None) -> Batch[Any, Any] | None:
                 return None
             if isinstance(found, Batch):
                 return found
-            timer = None if found is None else event_loop.call_later(found, _set, woken)
+            timer = None if found is None else event_loop.call_later(found, set_done, woken)
             try:
                 await woken
             finally:
@@ -429,8 +201,3 @@ async def _pull(engine: Engine, size: int | None) -> Batch[Any, Any] | None:
                     timer.cancel()
     finally:
         seat.leave()
-
-
-def _set(future: Any) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -12,8 +12,8 @@ from ._types import A, B
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from ._batcher import Station
     from ._core import Asks, Awaitable
+    from ._station import Station
 
 __all__ = ["Calls"]
 

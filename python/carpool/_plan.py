@@ -8,9 +8,9 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ._batcher import Station
 from ._binding import Binding
 from ._options import NO_CALL_OPTIONS, CallOptions, Options
+from ._station import Station
 from ._terms import asks_of
 from ._worker import Handler
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._core import Awaitable
-    from ._decorator import AsyncBatchedFunction, BatchedFunction
+    from ._function import AsyncBatchedFunction, BatchedFunction
     from ._future import Future
     from ._types import (
         A1,
