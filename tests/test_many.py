@@ -16,6 +16,7 @@ from carpool import (
     BatcherClosed,
     DeadlineExceeded,
     QueueFull,
+    RequestTooLarge,
     WouldDeadlock,
     batched,
 )
@@ -178,6 +179,41 @@ def test_a_key_for_all_of_them(gate: Gate) -> None:
 
 
 # ---------------------------------------------------------------------------------- without blocking
+
+
+def test_what_is_asked_for_is_measured_on_each_item(gate: Gate) -> None:
+    gate.open()
+    function = batched(
+        gate.handler, max_batch_cost=10, cost=lambda n: n, key=lambda n: n % 2, max_batch_size=8
+    )
+    items = [3, 4, 5, 6, 1, 2, 9, 10]
+    assert call_many(function, items, asks=function._asks) == answers(*items)
+    for batch in gate.batches:
+        assert sum(batch) <= 10
+        assert len({n % 2 for n in batch}) == 1
+    assert function._station.engine().keys == 0
+
+    urgent = function.options(priority=-1, timeout_ms=0)
+    late = call_many(function, [2, 4], asks=urgent._asks)
+    assert [type(one) for one in late] == [DeadlineExceeded, DeadlineExceeded]
+
+
+def test_one_item_that_cannot_be_measured_submits_none(gate: Gate) -> None:
+    def cost(item: Any) -> int:
+        if item == "bad":
+            raise LookupError("no price")
+        return len(item)
+
+    function = batched(gate.handler, max_batch_cost=3, cost=cost)
+    for items, error, told in (
+        (["a", "bad"], LookupError, "no price"),
+        (["a", "abcd", "ab"], RequestTooLarge, r"costs 4,.*max_batch_cost=3"),
+    ):
+        with pytest.raises(error, match=told):
+            call_many(function, items, asks=function._asks)
+    assert gate.items == []
+    # The list was refused whole.
+    assert (function.stats.submitted, function.stats.rejected) == (3, 3)
 
 
 def test_a_callback_comes_once_at_the_end(gate: Gate) -> None:

@@ -397,6 +397,7 @@ class Engine:
         owner: object,
         items: Iterable[Any],
         *,
+        asks: Asks | None = None,
         deadline_ns: int | None = None,
         cost: int = 1,
         urgency_ns: int = 0,
@@ -405,7 +406,8 @@ class Engine:
         """The outcome of each, in order: its result, or the exception in its place; blocks.
 
         However long the list, a single call waits for two of its batches at most, and `max_queue` is no
-        bound to its length.
+        bound to its length. With `asks` cost and key are measured on each item, before any is submitted; what
+        that raises is raised here.
         """
     def submit_many(
         self,
@@ -414,6 +416,7 @@ class Engine:
         callback: Callable[[], object],
         *,
         per_step: bool = False,
+        asks: Asks | None = None,
         deadline_ns: int | None = None,
         cost: int = 1,
         urgency_ns: int = 0,

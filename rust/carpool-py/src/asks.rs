@@ -22,14 +22,32 @@ pub(crate) struct Asks {
 impl Asks {
     /// The terms of a call with `item`, which arrives now.
     pub(crate) fn of(&self, py: Python<'_>, shared: &Shared, item: &Py<PyAny>) -> PyResult<Asked> {
-        let (cost, key) = match &self.measure {
-            None => (self.cost, None),
-            Some(measure) => measure.bind(py).call1((item,))?.extract()?,
-        };
+        let (cost, key) = self.measured(py, item)?;
+        Ok(Asked {
+            cost,
+            key,
+            ..self.of_all(shared)
+        })
+    }
+
+    /// What does not depend on the item, of calls that arrive now.
+    pub(crate) fn of_all(&self, shared: &Shared) -> Asked {
         let deadline = self
             .timeout
             .map(|timeout| shared.core.now().saturating_add(timeout));
-        Ok(Asked::new(deadline, cost, self.urgency, key))
+        Asked::new(deadline, self.cost, self.urgency, None)
+    }
+
+    /// What depends on the item: cost and key.
+    pub(crate) fn measured(
+        &self,
+        py: Python<'_>,
+        item: &Py<PyAny>,
+    ) -> PyResult<(u64, Option<Py<PyAny>>)> {
+        match &self.measure {
+            None => Ok((self.cost, None)),
+            Some(measure) => measure.bind(py).call1((item,))?.extract(),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::seat::{Seat, Watch, with_parker};
 use crate::shared::{ENGINES, Executor, Shared, epoch};
 use crate::terms::Asked;
 use crate::ticket::Ticket;
-use crate::window::{Window, call_many};
+use crate::window::{AskedOfMany, Window, call_many};
 use crate::worker::Worker;
 
 /// One batcher of the core, in this process.
@@ -242,26 +242,30 @@ impl Engine {
     }
 
     /// The outcome of each of `items`, in order: its result, or the exception in its place. Blocks.
-    #[pyo3(signature = (owner, items, *, deadline_ns=None, cost=1, urgency_ns=0, key=None))]
+    #[pyo3(signature = (owner, items, *, asks=None, deadline_ns=None, cost=1, urgency_ns=0, key=None))]
     #[allow(clippy::too_many_arguments, reason = "one per term, all by keyword")]
     fn call_many(
         &self,
         py: Python<'_>,
         owner: Py<PyAny>,
         items: &Bound<'_, PyAny>,
+        asks: Option<&Bound<'_, Asks>>,
         deadline_ns: Option<Nanos>,
         cost: u64,
         urgency_ns: i64,
         key: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyList>> {
         let _inside = Inside::enter(py)?;
-        let asked = Asked::new(deadline_ns, cost, urgency_ns, key);
+        let asked = match asks {
+            Some(asks) => AskedOfMany::Measured(asks.get()),
+            None => AskedOfMany::Alike(Asked::new(deadline_ns, cost, urgency_ns, key)),
+        };
         call_many(&self.0, py, &owner, items, &asked)
     }
 
     /// Submits `items`; `callback()` comes when all have their outcomes, or whenever some more have.
-    #[pyo3(signature = (owner, items, callback, *, per_step=false, deadline_ns=None, cost=1, urgency_ns=0,
-                        key=None))]
+    #[pyo3(signature = (owner, items, callback, *, per_step=false, asks=None, deadline_ns=None, cost=1,
+                        urgency_ns=0, key=None))]
     #[allow(clippy::too_many_arguments, reason = "one per term, all by keyword")]
     fn submit_many(
         &self,
@@ -270,13 +274,17 @@ impl Engine {
         items: &Bound<'_, PyAny>,
         callback: Py<PyAny>,
         per_step: bool,
+        asks: Option<&Bound<'_, Asks>>,
         deadline_ns: Option<Nanos>,
         cost: u64,
         urgency_ns: i64,
         key: Option<Py<PyAny>>,
     ) -> PyResult<Window> {
         let _inside = Inside::enter(py)?;
-        let asked = Asked::new(deadline_ns, cost, urgency_ns, key);
+        let asked = match asks {
+            Some(asks) => AskedOfMany::Measured(asks.get()),
+            None => AskedOfMany::Alike(Asked::new(deadline_ns, cost, urgency_ns, key)),
+        };
         Window::submit(&self.0, py, &owner, items, callback, per_step, &asked)
     }
 

@@ -8,6 +8,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use crate::asks::Asks;
 use crate::border::{Payload, PyBorder, Waiter};
 use crate::errors;
 use crate::guard::Inside;
@@ -24,6 +25,27 @@ pub(crate) struct Window {
     engine: Arc<Shared>,
 }
 
+/// What the requests of a list ask for.
+pub(crate) enum AskedOfMany<'a> {
+    /// Each the same.
+    Alike(Asked),
+    /// Each what is measured on its item.
+    Measured(&'a Asks),
+}
+
+impl AskedOfMany<'_> {
+    /// The cost and the key of one.
+    fn of(&self, py: Python<'_>, item: &Py<PyAny>) -> PyResult<(u64, Option<Py<PyAny>>)> {
+        match self {
+            Self::Alike(asked) => {
+                let key = asked.key.as_ref().map(|key| key.clone_ref(py));
+                Ok((asked.cost, key))
+            }
+            Self::Measured(asks) => asks.measured(py, item),
+        }
+    }
+}
+
 /// Submits `items` for `waiter`.
 fn submit(
     shared: &Arc<Shared>,
@@ -31,7 +53,7 @@ fn submit(
     owner: &Py<PyAny>,
     items: &Bound<'_, PyAny>,
     waiter: Waiter,
-    asked: &Asked,
+    asked: &AskedOfMany<'_>,
     told: Told,
 ) -> PyResult<Many<PyBorder>> {
     let origin = run::current(py);
@@ -43,28 +65,38 @@ fn submit(
     let given = items.try_iter()?.collect::<PyResult<Vec<_>>>()?;
     let mut all = Vec::with_capacity(given.len());
     for item in given {
-        let key = match &asked.key {
+        let item = item.unbind();
+        let (cost, key) = asked.of(py, &item)?;
+        let key = match key {
             Some(key) => Some(Box::new(shared.keys.of(key.bind(py), &shared.name)?)),
             None => None,
         };
         all.push(Item {
-            cost: asked.cost,
+            cost,
             key: key.as_ref().map_or(0, |key| key.number()),
             payload: Payload {
-                item: item.unbind(),
+                item,
                 owner: owner.clone_ref(py),
                 origin: origin.clone(),
                 key,
             },
         });
     }
+    // From now on: what was measured has taken its time.
+    let asked = match asked {
+        AskedOfMany::Alike(asked) => asked,
+        AskedOfMany::Measured(asks) => &asks.of_all(shared),
+    };
     if asked.has_deadline() {
         errands::start(py)?;
         carpool_core::timer::start()?;
     }
     let terms = asked.terms(shared.core.now(), 0);
     let submitted = shared.core.submit_many(all, waiter, terms, told);
-    submitted.map_err(|RefusedMany { why, .. }| errors::refused(py, shared, why, asked.cost))
+    submitted.map_err(|RefusedMany { why, items, .. }| {
+        let dearest = items.iter().map(|item| item.cost).max();
+        errors::refused(py, shared, why, dearest.unwrap_or(0))
+    })
 }
 
 /// The outcome of each, in order: its result, or the exception in its place. Blocks.
@@ -73,7 +105,7 @@ pub(crate) fn call_many(
     py: Python<'_>,
     owner: &Py<PyAny>,
     items: &Bound<'_, PyAny>,
-    asked: &Asked,
+    asked: &AskedOfMany<'_>,
 ) -> PyResult<Py<PyList>> {
     if shared.executor == Executor::Loop {
         return Err(if inside_loop(py)? {
@@ -114,7 +146,7 @@ impl Window {
         items: &Bound<'_, PyAny>,
         callback: Py<PyAny>,
         per_step: bool,
-        asked: &Asked,
+        asked: &AskedOfMany<'_>,
     ) -> PyResult<Self> {
         if shared.executor == Executor::Loop {
             return Err(shared.no_loop());
