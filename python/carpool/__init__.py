@@ -12,7 +12,7 @@ assert embed("a ride") == 6
 """
 
 from ._batcher import Batcher
-from ._core import Batch, __version__
+from ._core import Batch, CurrentBatch, CurrentRequest, __version__, current_batch
 from ._decorator import batched
 from ._exceptions import (
     AlreadyAnswered,
@@ -43,6 +43,8 @@ __all__ = [
     "BatcherClosed",
     "CarpoolError",
     "CollateError",
+    "CurrentBatch",
+    "CurrentRequest",
     "DeadlineExceeded",
     "Future",
     "HandlerError",
@@ -54,4 +56,5 @@ __all__ = [
     "WouldDeadlock",
     "__version__",
     "batched",
+    "current_batch",
 ]

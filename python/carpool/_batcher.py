@@ -44,6 +44,7 @@ class Batcher(Lifecycle, Calls[A, B]):
         timeout_ms: a request that is not in a batch so many milliseconds after its call fails with
             DeadlineExceeded and never reaches the loop.
         age_ms: what one level of `priority` (see `options`) is worth, in milliseconds of waiting.
+        keep_contexts: keep a copy of the `contextvars` context of every caller, for `batch.requests`.
 
     Raises:
         TypeError, ValueError: an option is unknown, of the wrong type or out of range.
@@ -66,6 +67,7 @@ class Batcher(Lifecycle, Calls[A, B]):
             key: Callable[[A], Hashable] | None = None,
             timeout_ms: float | None = None,
             age_ms: float = 1000,
+            keep_contexts: bool = False,
         ) -> None: ...
 
     else:
@@ -83,6 +85,7 @@ class Batcher(Lifecycle, Calls[A, B]):
             key: Any = None,
             timeout_ms: float | None = None,
             age_ms: float = 1000,
+            keep_contexts: bool = False,
             **unknown: Any,
         ) -> None:
             refuse_unknown("Batcher", unknown, _KNOWN)
@@ -97,6 +100,7 @@ class Batcher(Lifecycle, Calls[A, B]):
                 key=key,
                 timeout_ms=timeout_ms,
                 age_ms=age_ms,
+                keep_contexts=keep_contexts,
             )
             self._station = Station(options, name or "Batcher", "thread", None)
             self._asks = asks_of(self._station.name, options, NO_CALL_OPTIONS)

@@ -22,6 +22,8 @@ __all__ = [
     "Bare",
     "Batch",
     "Call",
+    "CurrentBatch",
+    "CurrentRequest",
     "Desk",
     "Engine",
     "Port",
@@ -32,6 +34,7 @@ __all__ = [
     "Window",
     "Worker",
     "__version__",
+    "current_batch",
     "end_errands",
     "first_step",
     "forked",
@@ -47,6 +50,16 @@ RAW: bool
 
 #: The handler that the present code runs in.
 running: ContextVar[Run]
+
+def current_batch() -> CurrentBatch:
+    """The batch that the handler runs which this is called in.
+
+    For any code of a handler (`def` or `async def`, whoever runs it), of its `context`, and of tasks and
+    threads that have a copy of its `contextvars` context, until the handler has ended.
+
+    Raises:
+        RuntimeError: no handler runs here.
+    """
 
 def forked() -> None:
     """Marks this process as a forked child: every engine belongs to its parent."""
@@ -113,6 +126,8 @@ class Awaitable(Coroutine[Any, Any, _R_co], Generic[_R_co]):
 class Asks:
     """What every call through one function, view or batcher asks for; made from options.
 
+    `level` is the priority, for whoever wants to know; `urgency_ns` is what counts.
+
     `measure(item)` gives cost and key of one call, a key of None for none; it runs in the caller, before anything
     is submitted.
     """
@@ -124,7 +139,47 @@ class Asks:
         urgency_ns: int = 0,
         cost: int = 1,
         measure: Callable[[Any], tuple[int, Hashable | None]] | None = None,
+        level: int = 0,
+        keeps_context: bool = False,
     ) -> Asks: ...
+
+@final
+class CurrentRequest:
+    """What is known of one request of a batch."""
+
+    @property
+    def context(self) -> Context | None:
+        """A copy of its caller's `contextvars` context, taken at the call; None without `keep_contexts=True`."""
+    @property
+    def priority(self) -> int:
+        """Smaller is more urgent; 0 unless the call said otherwise."""
+    @property
+    def deadline(self) -> float | None:
+        """When its time is over, in seconds on the clock of `time.monotonic()`; None without a limit."""
+    @property
+    def left_ms(self) -> float | None:
+        """Milliseconds from now to its deadline, negative after it; None without a limit."""
+    @property
+    def cancelled(self) -> bool:
+        """Whether its caller has given up since the batch was sealed: nobody wants the answer."""
+
+@final
+class CurrentBatch:
+    """The batch that a handler runs, as it was sealed; what `current_batch()` returns."""
+
+    @property
+    def size(self) -> int:
+        """How many requests it holds."""
+    @property
+    def reason(self) -> Reason:
+        """Why it left: "full", "wait", "cost", "idle", "gather", "flush" or "close"."""
+    @property
+    def waited_ms(self) -> float:
+        """How long the oldest request had waited when the batch was sealed, in milliseconds."""
+    @property
+    def requests(self) -> tuple[CurrentRequest, ...]:
+        """What is known of each request, in the order of the items."""
+    def __len__(self) -> int: ...
 
 @final
 class Batch(Generic[_A, _B]):
@@ -145,6 +200,9 @@ class Batch(Generic[_A, _B]):
     @property
     def done(self) -> bool:
         """Whether every request has its answer."""
+    @property
+    def requests(self) -> tuple[CurrentRequest, ...]:
+        """What is known of each request, in the order of `items`; empty once all were answered in one step."""
     @property
     def _owner(self) -> Any: ...
     @property

@@ -45,6 +45,7 @@ def batched(
     shared: Sequence[str] = (),
     timeout_ms: float | None = None,
     age_ms: float = 1000,
+    keep_contexts: bool = False,
     **unknown: Any,
 ) -> Any:
     """Makes single calls of a function of lists run as batches.
@@ -80,6 +81,8 @@ def batched(
         timeout_ms: a call that is not in a batch so many milliseconds after it was made fails with
             DeadlineExceeded and never reaches the handler. Time in the queue and for room in it counts.
         age_ms: what one level of `priority` (see `BatchedFunction.options`) is worth, in milliseconds of waiting.
+        keep_contexts: keep a copy of the `contextvars` context of every caller, for `current_batch` in the
+            handler.
 
     Raises:
         TypeError, ValueError: an option is unknown, of the wrong type or out of range, or the function
@@ -111,6 +114,7 @@ def batched(
         shared=shared,
         timeout_ms=timeout_ms,
         age_ms=age_ms,
+        keep_contexts=keep_contexts,
     )
     if func is None:
         return functools.partial(decorate, options=options)

@@ -45,6 +45,7 @@ class Options:
     shared: Sequence[str] = ()
     timeout_ms: float | None = None
     age_ms: float = 1000
+    keep_contexts: bool = False
 
     def __post_init__(self) -> None:
         _count("max_batch_size", self.max_batch_size)
@@ -55,6 +56,7 @@ class Options:
         if self.executor is not None:
             _choice("executor", self.executor, EXECUTORS)
         _switch("gather", self.gather)
+        _switch("keep_contexts", self.keep_contexts)
         _callable("setup", self.setup)
         _callable("context", self.context)
         if self.name is not None and not isinstance(self.name, str):

@@ -182,6 +182,7 @@ if TYPE_CHECKING:
             key: Callable[..., Hashable] | None = None,
             timeout_ms: float | None = None,
             age_ms: float = 1000,
+            keep_contexts: bool = False,
         ) -> Decorator: ...
         @overload
         def __call__(
@@ -204,6 +205,7 @@ if TYPE_CHECKING:
             key: Callable[..., Hashable] | None = None,
             timeout_ms: float | None = None,
             age_ms: float = 1000,
+            keep_contexts: bool = False,
         ) -> SharingDecorator: ...
         # def, functions
         @overload

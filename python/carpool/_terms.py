@@ -34,15 +34,18 @@ def asks_of(
     timeout_ms = options.timeout_ms if given.timeout_ms is NOT_GIVEN else given.timeout_ms
     level = 0 if given.priority is NOT_GIVEN else given.priority
     shares = binding is not None and bool(binding.shared)
-    if key is None and cost is None and timeout_ms is None and not level and not shares:
+    plain = key is None and cost is None and timeout_ms is None and not level and not shares
+    if plain and not options.keep_contexts:
         return None
     fixed = 1 if cost is None else None if callable(cost) else min(cost, _MOST)
-    plain = fixed is not None and key is None and not shares
+    same = fixed is not None and key is None and not shares
     return Asks(
         timeout_ns=None if timeout_ms is None else round(timeout_ms * 1e6),
         urgency_ns=round(level * options.age_ms * 1e6),
         cost=1 if fixed is None else fixed,
-        measure=None if plain else _measure(name, cost, fixed, key, binding),
+        measure=None if same else _measure(name, cost, fixed, key, binding),
+        level=level,
+        keeps_context=options.keep_contexts,
     )
 
 

@@ -407,6 +407,12 @@ impl<P, A> Reply<P, A> {
         matches!(state, CLAIMED | OPENING)
     }
 
+    /// Its caller gave up while it was with a handler.
+    #[inline]
+    pub fn is_forsaken(&self) -> bool {
+        matches!(self.state.load(Acquire) & !STREAM, FORSAKEN | GONE)
+    }
+
     /// Its deadline passed before it was sealed.
     #[inline]
     pub fn is_expired(&self) -> bool {

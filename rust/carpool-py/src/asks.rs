@@ -4,28 +4,35 @@
 use carpool_core::Nanos;
 use pyo3::prelude::*;
 
+use crate::run;
 use crate::shared::Shared;
 use crate::terms::Asked;
 
 /// Terms for calls; made from options.
 ///
 /// `measure(item)` gives the cost and the key of one call (None: no key). It runs in the caller, before
-/// anything is submitted, so that its errors are that caller's alone.
+/// anything is submitted, so that its errors are that caller's alone. `level` is the priority, for whoever wants
+/// to know it; `urgency_ns` is what counts. With `keeps_context` a request keeps a copy of its caller's context.
 #[pyclass(frozen, module = "carpool._core")]
 pub(crate) struct Asks {
     timeout: Option<Nanos>,
     urgency: i64,
     cost: u64,
     measure: Option<Py<PyAny>>,
+    level: i32,
+    keeps_context: bool,
 }
 
 impl Asks {
     /// The terms of a call with `item`, which arrives now.
     pub(crate) fn of(&self, py: Python<'_>, shared: &Shared, item: &Py<PyAny>) -> PyResult<Asked> {
         let (cost, key) = self.measured(py, item)?;
+        let (level, context) = self.kept(py)?;
         Ok(Asked {
             cost,
             key,
+            level,
+            context,
             ..self.of_all(shared)
         })
     }
@@ -36,6 +43,16 @@ impl Asks {
             .timeout
             .map(|timeout| shared.core.now().saturating_add(timeout));
         Asked::new(deadline, self.cost, self.urgency, None)
+    }
+
+    /// What a request keeps for whoever wants to know: its priority, and the context of its caller where that is
+    /// kept.
+    pub(crate) fn kept(&self, py: Python<'_>) -> PyResult<(i32, Option<Py<PyAny>>)> {
+        let context = match self.keeps_context {
+            true => Some(run::copy_context(py)?),
+            false => None,
+        };
+        Ok((self.level, context))
     }
 
     /// What depends on the item: cost and key.
@@ -54,18 +71,23 @@ impl Asks {
 #[pymethods]
 impl Asks {
     #[new]
-    #[pyo3(signature = (*, timeout_ns=None, urgency_ns=0, cost=1, measure=None))]
+    #[pyo3(signature = (*, timeout_ns=None, urgency_ns=0, cost=1, measure=None, level=0,
+                        keeps_context=false))]
     fn new(
         timeout_ns: Option<Nanos>,
         urgency_ns: i64,
         cost: u64,
         measure: Option<Py<PyAny>>,
+        level: i32,
+        keeps_context: bool,
     ) -> Self {
         Self {
             timeout: timeout_ns,
             urgency: urgency_ns,
             cost,
             measure,
+            level,
+            keeps_context,
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) fn call_awaiting(
         item,
         owner,
         origin,
-        key: None,
+        extra: None,
     };
     let pump = if on_loop {
         Some(shared.pumps.of(py, shared, &port)?)

@@ -170,7 +170,8 @@ pub(crate) fn serve(
 ) -> (Told, PyResult<()>) {
     let results = (|| {
         let items = items(py, &batch)?;
-        let entered = Desk::enter(handler.desk(py), shared.number, origins(&batch))?;
+        let mut entered = Desk::enter(handler.desk(py), shared.number, origins(&batch))?;
+        entered.show(&batch);
         let results = handler.call(&items);
         drop(entered);
         results

@@ -8,13 +8,14 @@ use carpool_core::Outgoing;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyType};
+use pyo3::types::{PyList, PyTuple, PyType};
 
 use crate::border::{Answer, PyBorder, Waiter};
+use crate::current::{self, Look};
 use crate::errors;
 use crate::guard::Inside;
 use crate::port::Port;
-use crate::run::{Chain, Run};
+use crate::run::{Chain, Run, Spot, Subject};
 use crate::shared::{Shared, epoch};
 use crate::wakes;
 
@@ -34,6 +35,8 @@ pub(crate) struct Batch {
     chain: Arc<Chain>,
     /// The loop it runs on, where it was taken by one.
     home: OnceLock<Py<Port>>,
+    /// Where the handler's code finds it, if it was split from another: that has the one of `chain`.
+    part: Option<Arc<Spot>>,
 }
 
 impl Batch {
@@ -50,9 +53,10 @@ impl Batch {
                 }
             }
         }
-        Py::new(
+        let made = Py::new(
             py,
             Self {
+                part: None,
                 reason: core.reason().name(),
                 core: Mutex::new(ManuallyDrop::new(core)),
                 items: Mutex::default(),
@@ -61,7 +65,14 @@ impl Batch {
                 home: OnceLock::new(),
                 engine: engine.clone(),
             },
-        )
+        )?;
+        made.get().show();
+        Ok(made)
+    }
+
+    /// Lets the handler's code find it; from where it lies now, for as long as it exists.
+    fn show(&self) {
+        self.spot().show(Subject::Wrapped(self));
     }
 
     /// Whose handler runs it; None for a custom loop.
@@ -77,8 +88,18 @@ impl Batch {
     }
 
     /// The execution of the handler.
-    pub(crate) fn chain(&self) -> &Arc<Chain> {
-        &self.chain
+    pub(crate) fn run(&self) -> Run {
+        Run::new(self.chain.clone(), self.part.clone())
+    }
+
+    /// Where the handler's code finds this batch.
+    fn spot(&self) -> &Spot {
+        self.part.as_deref().unwrap_or_else(|| self.chain.spot())
+    }
+
+    /// What of it the code of its handler may see.
+    pub(crate) fn look(&self, py: Python<'_>) -> Look {
+        Look::at(py, &self.core())
     }
 
     /// Whether its first request waits on this loop.
@@ -208,7 +229,14 @@ impl Batch {
     /// The execution of the handler, for `running`.
     #[getter(_run)]
     fn get_run(&self) -> Run {
-        Run(self.chain.clone())
+        self.run()
+    }
+
+    /// What is known of each request, in the order of `items`; empty once all have been answered in one step.
+    #[getter]
+    fn requests<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let requests = current::requests(py, &self.core());
+        current::tuple(py, requests)
     }
 
     fn __len__(&self) -> usize {
@@ -237,8 +265,10 @@ impl Batch {
             owner: Mutex::new(Some(self.owner(py))),
             chain: self.chain.clone(),
             home: OnceLock::new(),
+            part: Some(Arc::new(Spot::of(Subject::Nothing))),
         };
         let part = Py::new(py, part)?;
+        part.get().show();
         if let Some(port) = self.home.get() {
             self.engine.pumps.note(py, port.clone_ref(py), &part)?;
         }
@@ -386,6 +416,7 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
+        self.spot().show(Subject::Nothing);
         if self.engine.epoch != epoch() {
             // A batch of the parent process is left alone: locks of its batcher may be held by threads
             // that do not exist in this one.

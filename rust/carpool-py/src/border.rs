@@ -34,8 +34,41 @@ pub(crate) struct Payload {
     pub(crate) owner: Py<PyAny>,
     /// The handler it arose in.
     pub(crate) origin: Option<Arc<Chain>>,
-    /// Its share in what it is grouped by.
-    pub(crate) key: Option<Box<Key>>,
+    /// What only those have that ask for more than the plain.
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+/// What a request has beyond the plain, as far as the border keeps it.
+pub(crate) struct Extra {
+    /// Its share in what it is grouped by; held until the request ends.
+    pub(crate) key: Option<Key>,
+    /// Its priority.
+    pub(crate) level: i32,
+    /// The context of its caller, where that is kept.
+    pub(crate) context: Option<Py<PyAny>>,
+}
+
+impl Extra {
+    /// None where there is nothing to keep.
+    pub(crate) fn of(
+        key: Option<Key>,
+        level: i32,
+        context: Option<Py<PyAny>>,
+    ) -> Option<Box<Self>> {
+        let plain = key.is_none() && level == 0 && context.is_none();
+        (!plain).then(|| {
+            Box::new(Self {
+                key,
+                level,
+                context,
+            })
+        })
+    }
+
+    /// The number of its key; 0 without one.
+    pub(crate) fn number(&self) -> u64 {
+        self.key.as_ref().map_or(0, Key::number)
+    }
 }
 
 /// One request's outcome on its way back.

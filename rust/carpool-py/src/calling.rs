@@ -39,7 +39,7 @@ pub(crate) fn call_blocking(
         item,
         owner,
         origin,
-        key: None,
+        extra: None,
     };
     with_parker(|parker| {
         let waker = parker.waker().clone();

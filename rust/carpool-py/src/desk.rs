@@ -14,7 +14,8 @@ use pyo3::ffi;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use crate::run::{self, Chain, Run};
+use crate::border::PyBorder;
+use crate::run::{self, Chain, Run, Subject};
 
 /// What stays between the batches of one worker, or of all callers and loops that share it: the context
 /// that `setup` has filled, and whether it has.
@@ -82,6 +83,7 @@ impl Desk {
         Ok(Entered {
             desk: slf.clone().unbind(),
             room: Some(room),
+            shows: false,
             lasts,
         })
     }
@@ -89,7 +91,7 @@ impl Desk {
     #[cold]
     fn make_room(&self, py: Python<'_>, engine: u64, arose_in: Vec<Arc<Chain>>) -> PyResult<Room> {
         let chain = Chain::idle(engine, arose_in);
-        let mark = Py::new(py, Run(chain.clone()))?;
+        let mark = Py::new(py, Run::new(chain.clone(), None))?;
         let variable = run::variable(py)?;
         // SAFETY: attached; `self.context` is a context (checked when this was made), its copy is entered
         // nowhere; the results are owned or an error is set.
@@ -121,13 +123,38 @@ impl Desk {
 pub(crate) struct Entered {
     desk: Py<Desk>,
     room: Option<Box<Room>>,
+    /// A batch can be found by the code that runs here.
+    shows: bool,
     /// It may serve the next run.
     lasts: bool,
+}
+
+impl Entered {
+    /// Lets the code that runs here find its batch, until `hide`, or until this is dropped: before the batch
+    /// moves, changes or goes.
+    #[inline]
+    pub(crate) fn show(&mut self, batch: &carpool_core::Batch<PyBorder>) {
+        if let Some(room) = &self.room {
+            room.chain.spot().show(Subject::Bare(batch));
+            self.shows = true;
+        }
+    }
+
+    /// The batch can be found no more.
+    #[inline]
+    pub(crate) fn hide(&mut self) {
+        if std::mem::take(&mut self.shows) {
+            if let Some(room) = &self.room {
+                room.chain.spot().show(Subject::Alone);
+            }
+        }
+    }
 }
 
 impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
+        self.hide();
         let Some(room) = self.room.take() else {
             return;
         };

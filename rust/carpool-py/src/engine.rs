@@ -211,7 +211,7 @@ impl Engine {
             item,
             owner,
             origin,
-            key: None,
+            extra: None,
         };
         with_parker(|parker| {
             let let_in = parker.waker().clone();
@@ -346,7 +346,7 @@ impl Engine {
 
     /// What a worker thread of this engine sets `running` to: whoever waits there waits for itself.
     fn on_worker(&self) -> Run {
-        Run(Chain::new(self.0.number, Vec::new()))
+        Run::new(Chain::new(self.0.number, Vec::new()), None)
     }
 
     /// Makes everything pending leave as soon as a slot is free.

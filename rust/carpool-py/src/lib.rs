@@ -13,6 +13,7 @@
 //! | [`seat`] | slots that wait: threads detached, loops through a callback |
 //! | [`worker`] | a worker thread: what to call, and what came of it |
 //! | [`bare`] | handlers called from here, for callers that run them |
+//! | [`current`] | what a handler may know of the batch it runs |
 //! | [`desk`] | the contexts that handlers run in |
 //! | [`pump`] | slots on event loops |
 //! | [`alarm`] | exact timers of event loops |
@@ -49,6 +50,7 @@ mod border;
 mod call;
 mod calling;
 mod cells;
+mod current;
 mod desk;
 mod engine;
 mod errands;
@@ -90,6 +92,10 @@ mod _core {
     #[pymodule_export]
     use call::Call;
     #[pymodule_export]
+    use current::CurrentBatch;
+    #[pymodule_export]
+    use current::CurrentRequest;
+    #[pymodule_export]
     use desk::Desk;
     #[pymodule_export]
     use engine::Engine;
@@ -116,6 +122,7 @@ mod _core {
         vectorcall::install(py)?;
         module.add("RAW", cfg!(not(plain)))?;
         module.add("running", run::variable(py)?)?;
+        module.add_function(wrap_pyfunction!(current::current_batch, module)?)?;
         module.add_function(wrap_pyfunction!(shared::forked, module)?)?;
         module.add_function(wrap_pyfunction!(guard::keep_out, module)?)?;
         module.add_function(wrap_pyfunction!(errands::run_errands, module)?)?;

@@ -6,21 +6,64 @@
 //! over counts no longer: code that outlives its handler (a task it started) may call freely.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyAny;
 
+use crate::batch::Batch;
+use crate::border::PyBorder;
 use crate::guard;
 
 /// How many runs are active in this process: without any, no context need be asked for its own. Whoever is
 /// inside one has seen it counted.
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 
+/// What a run is at work on.
+#[derive(Clone, Copy)]
+pub(crate) enum Subject {
+    /// Nothing: no handler runs, or its batch is gone.
+    Nothing,
+    /// One call that nobody else sees: there is no request.
+    Alone,
+    /// A batch, which stays where it is and as it is while this stands in a [`Spot`].
+    Bare(*const carpool_core::Batch<PyBorder>),
+    /// A batch in Python's hands, which takes itself out of the spot when it goes.
+    Wrapped(*const Batch),
+}
+
+/// Where a run's code finds what it is at work on. Whoever looks holds the lock while it does, and so does
+/// whoever takes a batch out. Nothing else is locked after it but the batch.
+pub(crate) struct Spot(Mutex<Subject>);
+
+// SAFETY: the pointers are only followed under the lock, as long as their batches stand here (see `show`), and
+// batches may be looked at from any thread.
+unsafe impl Send for Spot {}
+// SAFETY: as above.
+unsafe impl Sync for Spot {}
+
+impl Spot {
+    pub(crate) fn of(subject: Subject) -> Self {
+        Self(Mutex::new(subject))
+    }
+
+    /// Puts `subject` there; a batch must be taken out again before it moves, changes or goes.
+    pub(crate) fn show(&self, subject: Subject) {
+        *self.lock() = subject;
+    }
+
+    /// What stands there, as long as the guard lives.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Subject> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// One execution of a handler.
 pub(crate) struct Chain {
+    /// Where its first part is shown.
+    spot: Spot,
     /// The engine whose handler it is.
     engine: u64,
     /// How many parts of its batch have not ended; it is active while there are any.
@@ -32,6 +75,7 @@ impl Chain {
     pub(crate) fn new(engine: u64, arose_in: Vec<Arc<Chain>>) -> Arc<Self> {
         ACTIVE.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
+            spot: Spot::of(Subject::Nothing),
             engine,
             parts: AtomicUsize::new(1),
             arose_in,
@@ -43,9 +87,14 @@ impl Chain {
         self.parts.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn spot(&self) -> &Spot {
+        &self.spot
+    }
+
     /// Of a run that has not begun.
     pub(crate) fn idle(engine: u64, arose_in: Vec<Arc<Chain>>) -> Arc<Self> {
         Arc::new(Self {
+            spot: Spot::of(Subject::Alone),
             engine,
             parts: AtomicUsize::new(0),
             arose_in,
@@ -96,14 +145,29 @@ impl Drop for Chain {
 
 /// What the context variable holds.
 #[pyclass(frozen, module = "carpool._core")]
-pub(crate) struct Run(pub(crate) Arc<Chain>);
+pub(crate) struct Run {
+    chain: Arc<Chain>,
+    /// Where a part of the batch has a spot of its own.
+    part: Option<Arc<Spot>>,
+}
+
+impl Run {
+    pub(crate) fn new(chain: Arc<Chain>, part: Option<Arc<Spot>>) -> Self {
+        Self { chain, part }
+    }
+
+    /// Where it shows what it is at work on.
+    pub(crate) fn spot(&self) -> &Spot {
+        self.part.as_deref().unwrap_or(&self.chain.spot)
+    }
+}
 
 #[pymethods]
 impl Run {
     /// Whether the handler still runs.
     #[getter]
     fn active(&self) -> bool {
-        self.0.is_active()
+        self.chain.is_active()
     }
 }
 
@@ -144,9 +208,15 @@ pub(crate) fn is_inside(py: Python<'_>) -> bool {
     unsafe { Bound::from_owned_ptr_or_opt(py, value) }.is_some()
 }
 
-/// The innermost run of the present context.
+/// The innermost run of the present context, while it is active.
 #[inline]
 pub(crate) fn current(py: Python<'_>) -> Option<Arc<Chain>> {
+    innermost(py).map(|run| run.get().chain.clone())
+}
+
+/// The same, with what it is at work on.
+#[inline]
+pub(crate) fn innermost(py: Python<'_>) -> Option<Bound<'_, Run>> {
     if ACTIVE.load(Ordering::Relaxed) == 0 {
         return None;
     }
@@ -162,7 +232,13 @@ pub(crate) fn current(py: Python<'_>) -> Option<Arc<Chain>> {
     }
     // SAFETY: a non-null value is a new reference.
     let value = unsafe { Bound::from_owned_ptr(py, value) };
-    let run = value.cast::<Run>().ok()?;
-    let chain = &run.get().0;
-    chain.is_active().then(|| chain.clone())
+    let run = value.cast_into::<Run>().ok()?;
+    run.get().chain.is_active().then_some(run)
+}
+
+/// A copy of the context that the caller of this runs in.
+pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    // SAFETY: attached; the result is owned or an error is set.
+    unsafe { Bound::from_owned_ptr_or_err(py, pyo3::ffi::PyContext_CopyCurrent()) }
+        .map(Bound::unbind)
 }

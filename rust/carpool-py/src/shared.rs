@@ -105,12 +105,8 @@ impl Shared {
         announce: Announce,
         asked: &Asked,
     ) -> PyResult<CoreTicket> {
-        let mut key = 0;
-        if let Some(given) = &asked.key {
-            let share = self.keys.of(given.bind(py), &self.name)?;
-            key = share.number();
-            payload.key = Some(Box::new(share));
-        }
+        payload.extra = asked.extra(py, self)?;
+        let key = payload.extra.as_ref().map_or(0, |extra| extra.number());
         if asked.has_deadline() {
             errands::start(py)?;
             timer::start()?;

@@ -18,7 +18,7 @@ use pyo3::types::PyTuple;
 
 use crate::batch::Batch;
 use crate::guard;
-use crate::run::{self, Run};
+use crate::run;
 
 /// A handler that may be called directly.
 pub(crate) struct Direct {
@@ -146,7 +146,7 @@ impl<'py> Own<'py> {
     /// Enters the context, and says there which run this is.
     fn enter(&self, batch: &Bound<'py, Batch>) -> PyResult<Inside<'_, 'py>> {
         let py = batch.py();
-        let run = Py::new(py, Run(batch.get().chain().clone()))?;
+        let run = Py::new(py, batch.get().run())?;
         let variable = run::variable(py)?;
         // SAFETY: attached; these are a context and a context variable; the token is owned.
         unsafe {

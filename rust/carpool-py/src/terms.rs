@@ -4,6 +4,9 @@ use carpool_core::clock::NEVER;
 use carpool_core::{Nanos, Terms};
 use pyo3::prelude::*;
 
+use crate::border::Extra;
+use crate::shared::Shared;
+
 /// The terms of one call, as Python gives them.
 pub(crate) struct Asked {
     /// On the core's clock.
@@ -12,6 +15,10 @@ pub(crate) struct Asked {
     /// Later or sooner than its arrival, in the order of requests.
     pub(crate) urgency: i64,
     pub(crate) key: Option<Py<PyAny>>,
+    /// The priority that `urgency` was made of.
+    pub(crate) level: i32,
+    /// The context of the caller, where it is to be kept.
+    pub(crate) context: Option<Py<PyAny>>,
 }
 
 impl Asked {
@@ -21,6 +28,8 @@ impl Asked {
         cost: 1,
         urgency: 0,
         key: None,
+        level: 0,
+        context: None,
     };
 
     pub(crate) fn new(
@@ -34,7 +43,23 @@ impl Asked {
             cost,
             urgency,
             key,
+            level: 0,
+            context: None,
         }
+    }
+
+    /// What a request keeps of this; errors of a key's `__hash__` and `__eq__` go to the caller.
+    #[inline]
+    pub(crate) fn extra(&self, py: Python<'_>, shared: &Shared) -> PyResult<Option<Box<Extra>>> {
+        if self.key.is_none() && self.level == 0 && self.context.is_none() {
+            return Ok(None);
+        }
+        let key = match &self.key {
+            Some(key) => Some(shared.keys.of(key.bind(py), &shared.name)?),
+            None => None,
+        };
+        let context = self.context.as_ref().map(|context| context.clone_ref(py));
+        Ok(Extra::of(key, self.level, context))
     }
 
     /// As the core has them, of a request that arrives now.

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::asks::Asks;
-use crate::border::{Payload, PyBorder, Waiter};
+use crate::border::{Extra, Payload, PyBorder, Waiter};
 use crate::errors;
 use crate::guard::Inside;
 use crate::port::inside_loop;
@@ -44,6 +44,14 @@ impl AskedOfMany<'_> {
             Self::Measured(asks) => asks.measured(py, item),
         }
     }
+
+    /// What each keeps for whoever wants to know.
+    fn kept(&self, py: Python<'_>) -> PyResult<(i32, Option<Py<PyAny>>)> {
+        match self {
+            Self::Alike(_) => Ok((0, None)),
+            Self::Measured(asks) => asks.kept(py),
+        }
+    }
 }
 
 /// Submits `items` for `waiter`.
@@ -61,6 +69,7 @@ fn submit(
         // No caller runs what is one of many: a worker does.
         owner.call_method0(py, intern!(py, "_before_waiting"))?;
     }
+    let (level, context) = asked.kept(py)?;
     // The user's iterator runs before there is anything to undo.
     let given = items.try_iter()?.collect::<PyResult<Vec<_>>>()?;
     let mut all = Vec::with_capacity(given.len());
@@ -68,9 +77,10 @@ fn submit(
         let item = item.unbind();
         let (cost, key) = asked.of(py, &item)?;
         let key = match key {
-            Some(key) => Some(Box::new(shared.keys.of(key.bind(py), &shared.name)?)),
+            Some(key) => Some(shared.keys.of(key.bind(py), &shared.name)?),
             None => None,
         };
+        let context = context.as_ref().map(|context| context.clone_ref(py));
         all.push(Item {
             cost,
             key: key.as_ref().map_or(0, |key| key.number()),
@@ -78,7 +88,7 @@ fn submit(
                 item,
                 owner: owner.clone_ref(py),
                 origin: origin.clone(),
-                key,
+                extra: Extra::of(key, level, context),
             },
         });
     }

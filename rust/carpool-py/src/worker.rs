@@ -50,6 +50,15 @@ impl Worker {
         }
     }
 
+    /// The batch in hand, to be found by the handler's code no more.
+    fn take_batch(&self) -> Option<(carpool_core::Batch<PyBorder>, Entered)> {
+        let mut state = self.state();
+        if let Some((_, entered)) = &mut state.batch {
+            entered.hide();
+        }
+        state.batch.take()
+    }
+
     /// Never locked while Python code runs.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,7 +98,11 @@ impl Worker {
         {
             let call = handler.call_of(py, bare::items(py, &batch)?)?;
             let entered = Desk::enter(desk, self.engine.number, bare::origins(&batch))?;
-            self.state().batch = Some((batch, entered));
+            let mut state = self.state();
+            // Shown from where it stays until the handler has ended.
+            let (batch, entered) = state.batch.insert((batch, entered));
+            entered.show(batch);
+            drop(state);
             return Ok(Some(call));
         }
         let batch = Batch::wrap(py, &self.engine, batch)?;
@@ -101,7 +114,7 @@ impl Worker {
     /// The function returned.
     fn answered(&self, py: Python<'_>, results: Bound<'_, PyAny>) {
         let _inside = Inside::go_on();
-        let batch = self.state().batch.take();
+        let batch = self.take_batch();
         if let Some((mut batch, entered)) = batch {
             drop(entered);
             let told = bare::deliver(py, &self.engine, &mut batch, results);
@@ -112,10 +125,8 @@ impl Worker {
     /// Drops what it has in hand, which fails its callers: something reached into the thread.
     fn let_go(&self) {
         let _inside = Inside::go_on();
-        let (batch, told) = {
-            let mut state = self.state();
-            (state.batch.take(), std::mem::take(&mut state.told))
-        };
+        let batch = self.take_batch();
+        let told = std::mem::take(&mut self.state().told);
         // The context first.
         drop(batch.map(|(batch, entered)| {
             drop(entered);
@@ -127,7 +138,7 @@ impl Worker {
     /// The function raised.
     fn failed(&self, py: Python<'_>, error: Py<PyAny>) {
         let _inside = Inside::go_on();
-        let batch = self.state().batch.take();
+        let batch = self.take_batch();
         if let Some((mut batch, entered)) = batch {
             drop(entered);
             let told = bare::fail(py, &mut batch, &error);
