@@ -23,7 +23,7 @@ impl<'a, B: Border> Alone<'a, B> {
     /// open, a slot free, nothing held for company, nobody pending, in line or expected back.
     #[inline]
     pub(crate) fn take(shared: &'a Arc<Shared<B>>) -> Option<Self> {
-        if shared.limits.wait != 0 {
+        if shared.posted.wait() != 0 {
             return None;
         }
         let mut state = lock(&shared.state);
@@ -73,7 +73,7 @@ impl<B: Border> Drop for Alone<'_, B> {
         counters.answered += u64::from(self.answered);
         counters.failed += u64::from(!self.answered);
         counters.runs.add(took);
-        state.free_slots += 1;
+        state.give_slot_back();
         let pending = shared.admission.count();
         state.company.was_alone(|| shared.now(), took, pending);
         // Nobody saw the slot taken, and nobody waits for the end: nobody has to be told.

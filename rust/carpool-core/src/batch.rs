@@ -255,7 +255,7 @@ impl<B: Border> Batch<B> {
                 }
                 Some(false) => &mut self.requests[index],
             };
-            match claimed.step(step, self.shared.limits.steps) {
+            match claimed.step(step, self.shared.posted.steps) {
                 Ok(()) => stepped.push(claimed.handle().clone()),
                 Err((Unstored::Full, step)) => refused.push((AnswerError::Full { index }, step)),
                 Err((Unstored::Gone, step)) => refused.push((AnswerError::Gone { index }, step)),
@@ -285,7 +285,7 @@ impl<B: Border> Batch<B> {
             return true;
         }
         let reply = &self.requests[index].handle().reply;
-        reply.poll_room(self.shared.limits.steps, waker)
+        reply.poll_room(self.shared.posted.steps, waker)
     }
 
     /// Stores the answers of unanswered requests.

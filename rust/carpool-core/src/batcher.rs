@@ -52,9 +52,35 @@ impl<B: Border> Batcher<B> {
         &self.shared.clock
     }
 
-    /// What it keeps to.
-    pub fn limits(&self) -> &Limits {
-        &self.shared.limits
+    /// What it keeps to now.
+    pub fn limits(&self) -> Limits {
+        self.shared.locked(|state, _| state.limits)
+    }
+
+    /// Keeps to other limits from the next decision on: all of them or, where one cannot be kept or is settled for
+    /// good, none. What is pending stays; what was let in under other limits still runs.
+    pub fn configure(&self, limits: Limits) -> Result<(), BadLimit> {
+        let now = self.now();
+        let shared = &self.shared;
+        shared.locked(|state, out| {
+            state
+                .limits
+                .check_change(shared.posted.counts_cost, &limits)?;
+            state.keep_to(shared, limits);
+            state.settle(shared, now, out);
+            Ok(())
+        })
+    }
+
+    /// Most requests in one batch, as far as known without the scheduler's lock.
+    #[inline]
+    pub fn max_batch_size(&self) -> usize {
+        self.shared.posted.max_batch_size()
+    }
+
+    /// Most batches in flight at once, in the same way.
+    pub fn slots(&self) -> usize {
+        self.shared.posted.slots()
     }
 
     /// The present moment of its clock.

@@ -1,6 +1,13 @@
-//! What a batcher was asked to keep to; checked once, at construction.
+//! What a batcher was asked to keep to: checked at construction and at every change.
+//!
+//! Decisions read the [`Limits`] under the scheduler's lock, so each sees all of one set or all of another.
+//! Whoever comes without the lock reads what is [`Posted`].
 
 use crate::clock::Nanos;
+use crate::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Release},
+};
 
 /// What happens to a request that meets a full queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,5 +97,90 @@ impl Limits {
             });
         }
         Ok(())
+    }
+
+    /// Refuses a change to `next` of what is settled for good: whether costs are counted, and what is no
+    /// number.
+    pub(crate) fn check_change(&self, counts_cost: bool, next: &Self) -> Result<(), BadLimit> {
+        next.check()?;
+        let for_good = [
+            // What came before was not counted.
+            (
+                "max_batch_cost",
+                next.max_batch_cost != u64::MAX && !counts_cost,
+                next.max_batch_cost,
+            ),
+            (
+                "overflow",
+                next.overflow != self.overflow,
+                next.overflow as u64,
+            ),
+            ("steps", next.steps != self.steps, next.steps as u64),
+            ("gather", next.gather != self.gather, u64::from(next.gather)),
+        ];
+        match for_good.into_iter().find(|&(_, changed, _)| changed) {
+            Some((name, _, value)) => Err(BadLimit { name, value }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What those read of the limits who do not hold the scheduler's lock.
+///
+/// Orderings: a change is stored under the lock, and whatever follows from it is settled there; a reader that
+/// sees the old number acts as if it had come before. `Release` and `Acquire` so that whoever acts by a new
+/// number also sees what was settled before it was posted; on the usual machines that costs what plain accesses do.
+#[derive(Debug)]
+pub(crate) struct Posted {
+    max_batch_size: AtomicUsize,
+    max_batch_cost: AtomicU64,
+    wait: AtomicU64,
+    slots: AtomicUsize,
+    /// Whether there is a budget, so that costs are counted; for good.
+    pub(crate) counts_cost: bool,
+    /// For good.
+    pub(crate) overflow: Overflow,
+    /// For good.
+    pub(crate) steps: usize,
+}
+
+impl Posted {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            max_batch_size: AtomicUsize::new(limits.max_batch_size),
+            max_batch_cost: AtomicU64::new(limits.max_batch_cost),
+            wait: AtomicU64::new(limits.wait),
+            slots: AtomicUsize::new(limits.slots),
+            counts_cost: limits.max_batch_cost != u64::MAX,
+            overflow: limits.overflow,
+            steps: limits.steps,
+        }
+    }
+
+    /// Under the scheduler's lock.
+    pub(crate) fn post(&self, limits: &Limits) {
+        self.max_batch_size.store(limits.max_batch_size, Release);
+        self.max_batch_cost.store(limits.max_batch_cost, Release);
+        self.wait.store(limits.wait, Release);
+        self.slots.store(limits.slots, Release);
+    }
+
+    #[inline]
+    pub(crate) fn max_batch_size(&self) -> usize {
+        self.max_batch_size.load(Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn max_batch_cost(&self) -> u64 {
+        self.max_batch_cost.load(Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn wait(&self) -> Nanos {
+        self.wait.load(Acquire)
+    }
+
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.load(Acquire)
     }
 }

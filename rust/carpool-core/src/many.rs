@@ -237,7 +237,7 @@ pub(crate) fn submit_many<B: Border>(
         shared.rejected.fetch_add(len as u64, Relaxed);
         Err(RefusedMany { why, items, waiter })
     };
-    let most = shared.limits.max_batch_cost;
+    let most = shared.posted.max_batch_cost();
     if items.iter().any(|item| item.cost > most) {
         return refuse(Refusal::TooLarge, items, waiter);
     }

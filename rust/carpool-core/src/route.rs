@@ -119,7 +119,7 @@ pub(crate) fn route<B: Border>(
             counters.runs.add(run);
             state.company.answered(run, shared.admission.count());
             if !keeps_slot {
-                state.free_slots += 1;
+                state.give_slot_back();
                 state.company.ended(now);
             }
         }

@@ -132,7 +132,7 @@ impl<B: Border> Drop for Kept<B> {
         let shared = &self.shared;
         let now = shared.clock.now();
         shared.locked(|state, out| {
-            state.free_slots += 1;
+            state.give_slot_back();
             state.company.ended(now);
             state.settle(shared, now, out);
         });
@@ -161,8 +161,8 @@ pub(crate) fn try_pull<B: Border>(shared: &Arc<Shared<B>>, size: usize) -> Pulle
 /// by another; when it keeps the time, with the moment to ask again.
 pub(crate) fn pull_own<B: Border>(shared: &Arc<Shared<B>>, own: &Handle<B>) -> Pulled<B> {
     let now = shared.clock.now();
-    let size = shared.limits.max_batch_size;
     let pulled = shared.locked(|state, out| {
+        let size = state.limits.max_batch_size;
         state.looks_itself(own, out);
         state.take_in(shared, now, out);
         let mut until = None;

@@ -117,7 +117,7 @@ pub(crate) fn submit<B: Border>(
     terms: Terms,
     announce: Announce,
 ) -> Result<Ticket<B>, Refused<B::Payload, B::Waiter>> {
-    if terms.cost > shared.limits.max_batch_cost {
+    if terms.cost > shared.posted.max_batch_cost() {
         shared.rejected.fetch_add(1, Relaxed);
         return Err(Refused {
             why: Refusal::TooLarge,
@@ -173,7 +173,7 @@ fn submit_to_full<B: Border>(
 ) -> Result<Ticket<B>, Refused<B::Payload, B::Waiter>> {
     let refusal = match why {
         NotAdmitted::Closed => Some(Refusal::Closed),
-        NotAdmitted::Full if shared.limits.overflow == Overflow::Raise => Some(Refusal::Full),
+        NotAdmitted::Full if shared.posted.overflow == Overflow::Raise => Some(Refusal::Full),
         NotAdmitted::Full => None,
     };
     if let Some(why) = refusal {

@@ -10,6 +10,8 @@
 mod callers;
 #[path = "loom/close.rs"]
 mod close;
+#[path = "loom/configure.rs"]
+mod configure;
 #[path = "loom/deadlines.rs"]
 mod deadlines;
 #[path = "loom/lobby.rs"]

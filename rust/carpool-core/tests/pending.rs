@@ -49,6 +49,11 @@ enum Step {
     },
     Compact,
     Clear,
+    /// Other limits.
+    Change {
+        max_batch_size: usize,
+        max_batch_cost: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -75,6 +80,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<usize>().prop_map(Step::Kill),
         5 => look,
         1 => Just(Step::Compact),
+        1 => (1..5_usize, prop_oneof![Just(u64::MAX), 6..14_u64]).prop_map(
+            |(max_batch_size, max_batch_cost)| Step::Change { max_batch_size, max_batch_cost }),
         1 => prop::sample::select(vec![Step::Clear, Step::Compact, Step::Compact]),
     ]
 }
@@ -332,6 +339,14 @@ impl Run {
                 self.bury(garbage);
                 assert_eq!(self.pending.len(), self.plain.live().count());
                 assert_eq!(self.pending.groups(), self.plain.keys().len());
+            }
+            Step::Change {
+                max_batch_size,
+                max_batch_cost,
+            } => {
+                self.limits.max_batch_size = max_batch_size;
+                self.limits.max_batch_cost = max_batch_cost;
+                self.pending.keep_to(self.limits);
             }
             Step::Clear => {
                 let all = self.pending.clear();

@@ -197,7 +197,7 @@ fn run(limits: Limits, cancels: bool, drain: bool, close_after: u64) {
                     match seat.pull(&parker, usize::MAX, None, || false) {
                         Pulled::Batch(batch) => {
                             let n = served.fetch_add(1, SeqCst);
-                            serve(batch, n + slot, batcher.limits());
+                            serve(batch, n + slot, &batcher.limits());
                             if n >= close_after && !closing.swap(true, SeqCst) {
                                 batcher.close(drain);
                             }
@@ -299,7 +299,7 @@ fn callers_that_run_their_own_batches() {
                             Pulled::Batch(batch) => {
                                 let own = batch.requests().any(|r| r.reply().is_sealed());
                                 assert!(own);
-                                serve(batch, served.fetch_add(1, SeqCst), batcher.limits());
+                                serve(batch, served.fetch_add(1, SeqCst), &batcher.limits());
                             }
                             Pulled::Wait(until) => {
                                 let now = batcher.now();

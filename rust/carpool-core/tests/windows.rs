@@ -463,7 +463,7 @@ impl Life {
     }
 
     fn check(&self) {
-        let limits = *self.batcher.limits();
+        let limits = self.batcher.limits();
         let s = self.batcher.snapshot();
         let ended = s.answered + s.failed + s.cancelled + s.rejected;
         assert_eq!(s.submitted, ended + s.pending + s.in_flight);

@@ -207,7 +207,7 @@ impl Pump {
         let pump = slf.get();
         let wake = match pump.state.load(Ordering::Acquire) {
             IDLE => true,
-            TIMED => engine.core.pending() >= engine.core.limits().max_batch_size,
+            TIMED => engine.core.pending() >= engine.core.max_batch_size(),
             _ => false,
         };
         if wake {

@@ -82,10 +82,10 @@ impl Shared {
     }
 
     pub(crate) fn check_chain(&self, py: Python<'_>, chain: &Arc<Chain>) -> PyResult<()> {
-        if chain.waiting(self.number) < self.core.limits().slots {
+        if chain.waiting(self.number) < self.core.slots() {
             return Ok(());
         }
-        let (name, slots) = (&self.name, self.core.limits().slots);
+        let (name, slots) = (&self.name, self.core.slots());
         let held = match slots {
             1 => "the only slot".to_owned(),
             _ => format!("all {slots} slots"),

@@ -9,7 +9,7 @@
 use crate::limits::LARGEST_QUEUE;
 use crate::sync::atomic::{
     AtomicUsize,
-    Ordering::{AcqRel, Acquire, SeqCst},
+    Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
 };
 use crate::sync::{latest, store_load_order};
 
@@ -29,7 +29,7 @@ pub enum NotAdmitted {
 #[derive(Debug)]
 pub struct Admission {
     word: AtomicUsize,
-    bound: usize,
+    bound: AtomicUsize,
 }
 
 impl Admission {
@@ -41,8 +41,20 @@ impl Admission {
         );
         Self {
             word: AtomicUsize::new(0),
-            bound,
+            bound: AtomicUsize::new(bound),
         }
+    }
+
+    /// Admits at most `bound` at a time from now on; who is in stays. Only under the scheduler's lock: whoever
+    /// was refused by the old bound and waits for room is let in from there.
+    ///
+    /// `Relaxed`: the bound guards no data, and those who wait for room are let in under that lock.
+    pub fn change(&self, bound: usize) {
+        assert!(
+            bound <= LARGEST_QUEUE,
+            "bound {bound} leaves no room for the flag"
+        );
+        self.bound.store(bound, Relaxed);
     }
 
     /// Counts one request in, unless the queue is full or closed.
@@ -52,7 +64,7 @@ impl Admission {
         // close waits for, with nobody left to tell it.
         let mut word = latest!(self.word, 0, Acquire);
         loop {
-            if word >= self.bound {
+            if word >= self.bound.load(Relaxed) {
                 let closed = word & CLOSED != 0;
                 return Err(if closed {
                     NotAdmitted::Closed
@@ -77,7 +89,11 @@ impl Admission {
         store_load_order();
         let mut word = self.word.load(SeqCst);
         loop {
-            let room = self.bound.saturating_sub(word & COUNT).min(wanted);
+            let room = self
+                .bound
+                .load(Relaxed)
+                .saturating_sub(word & COUNT)
+                .min(wanted);
             if room == 0 {
                 return 0;
             }

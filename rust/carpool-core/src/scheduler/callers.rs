@@ -58,7 +58,7 @@ impl<B: Border> State<B> {
             return;
         }
         // The look drops dead heads: one that was cancelled must not go on keeping the time.
-        let (key, decision) = self.look(shared, shared.limits.max_batch_size, true, now, out);
+        let (key, decision) = self.look(shared, self.limits.max_batch_size, true, now, out);
         let Some(head) = self.pending.head(key) else {
             return self.keep_time(None, out);
         };

@@ -5,6 +5,7 @@
 //! handles are collected in an [`Outbox`] and let go after unlocking.
 
 mod callers;
+mod change;
 mod company;
 mod deadlines;
 mod group;
@@ -19,7 +20,7 @@ use std::task::Waker;
 use crate::batch::Sealed;
 use crate::border::{Border, Failure};
 use crate::clock::{NEVER, Nanos};
-use crate::limits::Limits;
+use crate::limits::{Limits, Posted};
 use crate::many::{self, Backlog};
 use crate::queue::admission::Admission;
 use crate::queue::intake::Intake;
@@ -76,7 +77,7 @@ pub(crate) struct Shared<B: Border> {
     pub(crate) rejected: AtomicU64,
     /// When `expire_due` is to be called next; see [`deadlines`].
     pub(crate) armed: AtomicU64,
-    pub(crate) limits: Limits,
+    pub(crate) posted: Posted,
     pub(crate) clock: B::Clock,
     pub(crate) state: Mutex<State<B>>,
 }
@@ -91,7 +92,10 @@ pub(crate) struct State<B: Border> {
     pub(crate) slots: Waiting,
     /// The caller that keeps the time for batches run by their callers, while it does.
     keeper: Option<Keeper<B>>,
+    pub(crate) limits: Limits,
     pub(crate) free_slots: usize,
+    /// Slots in use beyond the limit, which was lowered meanwhile.
+    slots_over: usize,
     /// What arrived up to here was flushed.
     pub(crate) flushed: Option<Nanos>,
     pub(crate) phase: Phase,
@@ -146,7 +150,7 @@ impl<B: Border> Shared<B> {
             cancelled: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             armed: AtomicU64::new(NEVER),
-            limits,
+            posted: Posted::new(&limits),
             clock,
             state: Mutex::new(State {
                 pending: Pending::new(limits),
@@ -155,7 +159,9 @@ impl<B: Border> Shared<B> {
                 deadlines: Deadlines::default(),
                 slots: Waiting::default(),
                 keeper: None,
+                limits,
                 free_slots: limits.slots,
+                slots_over: 0,
                 flushed: None,
                 phase: Phase::Open,
                 closers: Vec::new(),
@@ -167,7 +173,7 @@ impl<B: Border> Shared<B> {
 
     #[inline]
     pub(crate) fn has_budget(&self) -> bool {
-        self.limits.max_batch_cost != u64::MAX
+        self.posted.counts_cost
     }
 
     /// Runs `f` under the lock, then does what it left in the outbox.
@@ -334,9 +340,8 @@ impl<B: Border> State<B> {
             // Whatever is pending: the policy would say the same, after a look at all of it.
             return (0, Decision::NO_SLOT);
         }
-        let limits = &shared.limits;
         let draining = self.phase != Phase::Open;
-        let waited = now.checked_sub(limits.wait);
+        let waited = now.checked_sub(self.limits.wait);
         let due = if draining {
             Some(Nanos::MAX)
         } else {
@@ -348,20 +353,20 @@ impl<B: Border> State<B> {
                     draining,
                     ..policy::View::default()
                 };
-                return (0, decide(limits, size, &view, now, self.free_slots));
+                return (0, decide(&self.limits, size, &view, now, self.free_slots));
             };
             let some_dead = shared.dead.load(Relaxed) > 0;
             let mut view = self
                 .pending
-                .view(key, size.min(limits.max_batch_size), some_dead);
+                .view(key, size.min(self.limits.max_batch_size), some_dead);
             view.draining = draining;
             view.flushed = view.oldest <= self.flushed;
-            if gathers && limits.gather && limits.wait == 0 {
+            if gathers && self.limits.gather && self.limits.wait == 0 {
                 view.gather = view
                     .oldest
                     .and_then(|oldest| self.company.gather(key, oldest));
             }
-            let decision = decide(limits, size, &view, now, self.free_slots);
+            let decision = decide(&self.limits, size, &view, now, self.free_slots);
             let waits = matches!(decision, Decision::Wait { until: Some(_), .. });
             if waits && self.pending.only_looks_full(key, view.count) {
                 // Dead handles made it look full, and may hide a group that is due.
@@ -401,7 +406,7 @@ impl<B: Border> State<B> {
         now: Nanos,
         out: &mut Outbox<B>,
     ) -> Sealed<B> {
-        let size = size.clamp(1, shared.limits.max_batch_size);
+        let size = size.clamp(1, self.limits.max_batch_size);
         let mut requests = Vec::with_capacity(size.min(self.pending.len()));
         let (mut cost, mut oldest) = (0, now);
         let (counters, deadlines) = (&mut self.counters, &mut self.deadlines);

@@ -48,6 +48,17 @@ impl<H: Queued> Pending<H> {
         }
     }
 
+    /// Keeps to other limits from now on.
+    pub fn keep_to(&mut self, limits: Limits) {
+        let before = std::mem::replace(&mut self.limits, limits);
+        let full = |limits: &Limits| (limits.max_batch_size, limits.max_batch_cost);
+        if full(&before) != full(&limits) {
+            for key in self.groups.keys() {
+                self.index(key);
+            }
+        }
+    }
+
     /// Handles queued, dead ones included.
     pub fn len(&self) -> usize {
         self.len

@@ -11,7 +11,7 @@ use crate::request::{Handle, Request, Terms, Who};
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
 use crate::sync::lock;
 
-impl<B: Border> Shared<B> {
+impl<B: Border> State<B> {
     /// How many of one window may be pending: two batches, and no more than half the queue, so that
     /// single calls find room beside a list.
     fn most_ahead(&self) -> usize {
@@ -52,7 +52,7 @@ impl<B: Border> State<B> {
     fn let_in_some(&mut self, shared: &Shared<B>, backlog: &mut Backlog<B>, now: Nanos) -> bool {
         let window = &backlog.window;
         let ahead = window.ahead.load(Relaxed);
-        let wanted = shared
+        let wanted = self
             .most_ahead()
             .saturating_sub(ahead)
             .min(backlog.waiting.len());

@@ -1,11 +1,12 @@
 //! The course of a run: steps by the die, rest before time moves on, the end; and the books that are
 //! checked after everything that happens.
 
-use carpool_core::Failure;
 use carpool_core::request::Handle;
+use carpool_core::{Failure, Limits};
 
 use super::border::{Answer, Bell};
 use super::plain::{Phase, State};
+use super::setting::Setting;
 use super::world::{Standing, World};
 
 /// Who may look.
@@ -214,6 +215,21 @@ impl World {
         self.rest();
     }
 
+    pub fn configure(&mut self) {
+        let limits = Setting::other_limits(&mut self.dice, self.plain.limits);
+        self.note(|| format!("other limits: {limits:?}"));
+        let refused = Limits {
+            max_queue: 0,
+            ..limits
+        };
+        assert!(self.batcher.configure(refused).is_err());
+        assert_eq!(self.batcher.limits(), self.plain.limits);
+        self.batcher.configure(limits).unwrap();
+        assert_eq!(self.batcher.limits(), limits);
+        self.plain.keep_to(limits);
+        self.check_books();
+    }
+
     pub fn flush(&mut self) {
         self.note(|| "flush".into());
         self.plain.flushed = Some(self.now());
@@ -274,6 +290,7 @@ impl World {
                 94..96 if self.setting.restless => self.try_pull(),
                 96 if self.setting.restless => self.expire_due(),
                 97 => self.flush(),
+                99 if self.setting.changes => self.configure(),
                 98 if self.dice.one_in(4) => {
                     let drain = self.dice.one_in(2);
                     self.close(drain);

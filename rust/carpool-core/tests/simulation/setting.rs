@@ -19,6 +19,8 @@ pub struct Setting {
     pub callers: bool,
     /// Looks without a reason, looks without a seat, seats that come and go.
     pub restless: bool,
+    /// Limits change while it runs.
+    pub changes: bool,
     pub steps: usize,
 }
 
@@ -55,7 +57,50 @@ impl Setting {
             cancels: !dice.one_in(3),
             callers,
             restless: dice.one_in(2),
+            changes: dice.one_in(3),
             steps: 40 + dice.below(160),
+        }
+    }
+
+    /// Other limits, some of them as they were; what is settled for good stays.
+    pub fn other_limits(dice: &mut Dice, now: Limits) -> Limits {
+        let max_batch_cost = match now.max_batch_cost {
+            u64::MAX => u64::MAX,
+            before => dice.pick(&[before, 8, 11, 15]),
+        };
+        let changed = Limits {
+            max_batch_size: 1 + dice.below(6),
+            max_batch_cost,
+            wait: dice.pick(&[0, 5, 20, 60, u64::MAX]),
+            max_queue: dice.pick(&[1, 2, 5, 12, 1000]),
+            slots: dice.pick(&[1, 2, 3, usize::MAX]),
+            ..now
+        };
+        if dice.one_in(2) {
+            return changed;
+        }
+        // One alone: nothing else stirs the scheduler then.
+        match dice.below(5) {
+            0 => Limits {
+                max_batch_size: changed.max_batch_size,
+                ..now
+            },
+            1 => Limits {
+                max_batch_cost,
+                ..now
+            },
+            2 => Limits {
+                wait: changed.wait,
+                ..now
+            },
+            3 => Limits {
+                max_queue: changed.max_queue,
+                ..now
+            },
+            _ => Limits {
+                slots: changed.slots,
+                ..now
+            },
         }
     }
 
@@ -66,7 +111,8 @@ impl Setting {
             overflow,
             ..
         } = self.limits;
-        let simple = !(self.deadlines || self.cancels || self.callers || self.restless);
+        let simple =
+            !(self.deadlines || self.cancels || self.callers || self.restless || self.changes);
         simple
             && self.seats == 1
             && self.keys == 1

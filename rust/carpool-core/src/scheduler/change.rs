@@ -1,0 +1,72 @@
+//! Changes while it runs: other limits, valid from the next decision on.
+//!
+//! A change is one step under the scheduler's lock: the new limits, the indices that rest on them, the slots, the
+//! bound of the queue. Settling afterwards brings in line who waits by the old ones: the slot at the front (its
+//! timer, its stated need), the caller that keeps the time, those who wait for room.
+
+use super::{Shared, State};
+use crate::border::Border;
+use crate::limits::Limits;
+
+impl<B: Border> State<B> {
+    /// Keeps to other limits; to be settled after.
+    pub(crate) fn keep_to(&mut self, shared: &Shared<B>, limits: Limits) {
+        (self.free_slots, self.slots_over) = slots_after(
+            self.limits.slots,
+            limits.slots,
+            self.free_slots,
+            self.slots_over,
+        );
+        self.pending.keep_to(limits);
+        self.limits = limits;
+        shared.admission.change(limits.max_queue);
+        shared.posted.post(&limits);
+    }
+
+    /// A batch has ended. Where slots were taken away meanwhile, its own is one of them.
+    #[inline]
+    pub(crate) fn give_slot_back(&mut self) {
+        if self.slots_over == 0 {
+            self.free_slots += 1;
+        } else {
+            self.slots_over -= 1;
+        }
+    }
+}
+
+/// How many slots are free, and how many in use beyond the limit, once that changes from `before` to `after`.
+fn slots_after(before: usize, after: usize, free: usize, over: usize) -> (usize, usize) {
+    let in_use = (before - free).saturating_add(over);
+    (after.saturating_sub(in_use), in_use.saturating_sub(after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::slots_after;
+
+    #[test]
+    fn slots_in_use_stay_in_use() {
+        let rows = [
+            ("all free, more", (2, 5, 2, 0), (5, 0)),
+            ("all free, fewer", (5, 2, 5, 0), (2, 0)),
+            ("some in use, more", (2, 5, 1, 0), (4, 0)),
+            ("some in use, fewer, enough", (5, 3, 3, 0), (1, 0)),
+            ("all in use, fewer", (5, 2, 0, 0), (0, 3)),
+            ("in use beyond the limit, more", (2, 4, 0, 3), (0, 1)),
+            (
+                "in use beyond the limit, enough again",
+                (2, 9, 0, 3),
+                (4, 0),
+            ),
+            (
+                "no limit before",
+                (usize::MAX, 1, usize::MAX - 2, 0),
+                (0, 1),
+            ),
+            ("no limit after", (1, usize::MAX, 0, 1), (usize::MAX - 2, 0)),
+        ];
+        for (what, (before, after, free, over), expected) in rows {
+            assert_eq!(slots_after(before, after, free, over), expected, "{what}");
+        }
+    }
+}
