@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import concurrent.futures
+import dataclasses
 import pickle
 import sys
 import threading
@@ -78,6 +79,17 @@ class Slotted(Exception):
         return f"slotted {self.code}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    """Refuses assignments, also those of a traceback or a cause."""
+
+    code: int
+    text: str = "cold"
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.code}"
+
+
 class Unreproducible(Exception):
     def __new__(cls, *args: Any, token: object = None) -> Unreproducible:
         if token is None:
@@ -115,6 +127,7 @@ MADE: dict[str, Callable[[], BaseException]] = {
     "demanding": lambda: Demanding(key="k", tries=3),
     "counting": lambda: Counting("once"),
     "slotted": lambda: Slotted(9),
+    "frozen": lambda: Frozen(9),
     "unreproducible": lambda: Unreproducible("text", token=object()),
     "key": lambda: KeyError("missing"),
     "file": lambda: FileNotFoundError(2, "No such file or directory", "model.bin"),
@@ -135,6 +148,7 @@ FAITHFUL = (
     "plain",
     "with args",
     "rich",
+    "frozen",
     "key",
     "file",
     "import",
@@ -177,6 +191,28 @@ def test_what_can_be_reproduced_is(kind: str) -> None:
 def test_what_cannot_or_must_not_be_reproduced_is_wrapped(kind: str) -> None:
     if kind in MADE:
         assert {type(error) for error in failures(MADE[kind]())} == {HandlerError}
+
+
+@pytest.mark.parametrize("suspends", [False, True])
+def test_an_exception_that_refuses_assignments_kills_nobody(way: str, suspends: bool) -> None:
+    if way in ("loop", "thread-async"):
+
+        async def handler(items: list[int]) -> list[int]:
+            if suspends:
+                await asyncio.sleep(0)
+            raise Frozen(9)
+
+    else:
+
+        def handler(items: list[int]) -> list[int]:  # type: ignore[misc]
+            raise Frozen(9)
+
+    async def main() -> None:
+        f = batched(handler, executor=way.removesuffix("-async"))
+        with pytest.raises(Frozen, match="cold 9"):
+            await asyncio.wait_for(f.acall(1), 20)
+
+    asyncio.run(main())
 
 
 def test_changing_one_s_own_exception_changes_nobody_else_s() -> None:

@@ -81,14 +81,19 @@ def private_copy(original: BaseException) -> BaseException:
     ):
         twin = _twin(original)
         if twin is not None:
-            twin.__traceback__ = None
-            twin.__context__ = None
+            _set(twin, "__traceback__", None)
+            _set(twin, "__context__", None)
             # A SetupError is the batcher's own; what its callers look for is what setup raised.
-            twin.__cause__ = original.__cause__ if type(original) is SetupError else original
+            cause = original.__cause__ if type(original) is SetupError else original
+            _set(twin, "__cause__", cause)
             return twin
     error = HandlerError(f"the handler raised {type(original).__name__}: {_text(original)}")
     error.__cause__ = original
     return error
+
+
+#: Sets an attribute also where the class refuses that, as frozen dataclasses do.
+_set = object.__setattr__
 
 
 def _twin(original: Exception) -> Exception | None:
@@ -99,7 +104,7 @@ def _twin(original: Exception) -> Exception | None:
         # Most often a constructor that takes other arguments than it hands on: pass it by.
         try:
             twin = kind.__new__(kind, *original.args)
-            twin.args = original.args
+            _set(twin, "args", original.args)
             twin.__dict__.update(original.__dict__)
         except Exception:
             return None
@@ -110,7 +115,7 @@ def _twin(original: Exception) -> Exception | None:
         for name in _slots(kind):
             if hasattr(original, name):
                 try:
-                    setattr(twin, name, getattr(original, name))
+                    _set(twin, name, getattr(original, name))
                 except Exception:
                     return None
     return twin if _text(twin) == _text(original) else None
