@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from carpool import WouldDeadlock, batched
-from gates import Gate, identity, in_thread, run_script
+from gates import Gate, batched_by, identity, in_thread, run_script
 
 
 def attempt(call: Callable[[], Any]) -> Any:
@@ -213,6 +214,32 @@ def test_a_batch_of_several_remembers_where_each_arose() -> None:
     assert b("a stranger") == "a stranger"
     assert started.result(20) == "from a"
     assert isinstance(found[0], WouldDeadlock)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_waiting_for_oneself_in_a_setup(way: str, slots: int) -> None:
+    """No slot can run anything before the setup has ended."""
+
+    async def main() -> None:
+        found: list[Any] = []
+
+        def setup() -> None:
+            found.append(attempt(lambda: f.submit("inner").result() if asks else f("inner")))
+
+        asks = way in ("loop", "thread-async")
+        f = batched_by(way, lambda items: items, setup=setup, max_concurrent_batches=slots)
+        assert await f.acall("outer") == "outer"
+        assert isinstance(found[0], WouldDeadlock)
+        assert "setup" in str(found[0])
+
+    asyncio.run(main())
+
+
+def test_what_a_setup_has_started_may_call_when_it_is_over() -> None:
+    tasks: list[contextvars.Context] = []
+    f = batched(lambda items: items, setup=lambda: tasks.append(contextvars.copy_context()))
+    assert f("outer") == "outer"
+    assert tasks[0].run(f, "later") == "later"
 
 
 # -- closing -----------------------------------------------------------------------------------

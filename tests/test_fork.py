@@ -114,27 +114,56 @@ say(running.result(10) == ("held", parent), pending.result(10) == ("pending", pa
     assert said == ["0", "False False 1 1", "True True"]
 
 
-def test_while_a_setup_is_running() -> None:
+@pytest.mark.parametrize("executor", ["thread", "caller"])
+def test_while_a_setup_is_running(executor: str) -> None:
     said = run_script(
         FORKED
-        + """
+        + f"""
 setups = []
 def setup():
     setups.append(os.getpid())
     entered.set()
     go.wait(15)
-f = batched(gated, setup=setup)
-running = f.submit(1); entered.wait()
+f = batched(gated, setup=setup, executor={executor!r})
+first = threading.Thread(target=f, args=(1,)); first.start(); entered.wait()
 def inside():
     go.set()
     assert f(2) == (2, os.getpid())
     assert setups[-1] == os.getpid()
 say(child(inside))
 go.set()
-say(running.result(10) == (1, os.getpid()), len(setups))
+first.join()
+say(f(3) == (3, os.getpid()), len(setups))
 """
     )
     assert said == ["0", "True 1"]
+
+
+@pytest.mark.parametrize("way", ["thread", "caller", "loop"])
+def test_a_child_runs_a_setup_of_its_own(way: str) -> None:
+    said = run_script(
+        FORKED
+        + f"""
+setups = []
+def setup(): setups.append(os.getpid())
+if {way!r} == "loop":
+    @batched(setup=setup)
+    async def g(items): return items
+    def f(item):
+        async def main(): return await g(item)
+        return asyncio.run(main())
+else:
+    f = batched(gated, setup=setup, executor={way!r})
+f(1)
+def inside():
+    f(2), f(3)
+    assert setups == [os.getppid(), os.getpid()], setups
+say(child(inside))
+f(4)
+say(setups == [os.getpid()])
+"""
+    )
+    assert said == ["0", "True"]
 
 
 def test_a_future_that_was_answered_before_stays_so() -> None:

@@ -257,6 +257,10 @@ class Run:
     @property
     def active(self) -> bool:
         """Whether the handler still runs."""
+    def setup(self) -> Run:
+        """The mark of a setup that this run waits for; what waits in there for the same function never ends."""
+    def end(self) -> None:
+        """Ends the mark of a setup."""
 
 @final
 class Ticket:
@@ -340,12 +344,12 @@ class Desk:
     def __new__(cls) -> Self: ...
     @property
     def context(self) -> Context:
-        """What `setup` runs in, and every run begins with a copy of."""
+        """What every run begins with a copy of."""
     @property
     def is_set_up(self) -> bool:
-        """Whether `setup` has run."""
-    def set_up(self) -> None:
-        """Notes that `setup` has run."""
+        """Whether `setup` has run in this process."""
+    def set_up(self, context: Context) -> None:
+        """Notes that `setup` has run, and in which context."""
 
 @final
 class Bare:

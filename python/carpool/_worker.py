@@ -66,7 +66,8 @@ class Handler:
         self.bare: _core.Bare | None = None
         if not is_async and self.context is None:
             self.bare = _core.Bare(function, self.desk, self.setup is not None)
-        self._setting_up = threading.RLock()
+        #: Guards `setup`, for one engine: a forked child has another, and nobody who lets go of its parent's.
+        self._setting_up: tuple[Engine | None, threading.RLock] = None, threading.RLock()
         # By batch: the tasks of handlers on loops, and what is left for them to do while that is not known.
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.rests: dict[int, Rest] = {}
@@ -113,9 +114,13 @@ class Handler:
     ) -> Any:
         running.set(batch._run)
         results, error = desk.run(self._outcome(args, kwargs))
-        if error is not None:
-            raise error
-        return results
+        try:
+            if error is not None:
+                raise error
+            return results
+        finally:
+            # Its trace leads here: together they would keep the batch.
+            del error
 
     async def _outcome(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -187,11 +192,13 @@ class Handler:
         """Runs `setup` before the first batch at a desk; False if the batch failed by it."""
         if desk.is_set_up or self.setup is None:
             return True
-        with self._setting_up:
+        with self._lock_of(engine):
             if desk.is_set_up:
                 return True  # type: ignore[unreachable]  # another thread was faster
+            # A copy: that of the desk a forked child may find entered, by a thread of its parent.
+            context = desk.context.copy()
             try:
-                desk.context.run(self.setup)
+                context.run(self._set_up, batch, self.setup)
             except BaseException as cause:
                 error = SetupError(f"{self.name}: setup raised {type(cause).__name__}: {cause}")
                 error.__cause__ = cause
@@ -201,8 +208,24 @@ class Handler:
                 if isinstance(cause, KeyboardInterrupt):
                     raise
                 return False
-            desk.set_up()
+            desk.set_up(context)
             return True
+
+    def _lock_of(self, engine: Engine) -> threading.RLock:
+        with _lifecycle.lock:
+            if self._setting_up[0] is not engine:
+                self._setting_up = engine, threading.RLock()
+            return self._setting_up[1]
+
+    def _set_up(self, batch: Batch[Any, Any], setup: Callable[[], object]) -> None:
+        # Marked, so that a call of this very function in there is found out.
+        mark = batch._run.setup()
+        token = running.set(mark)
+        try:
+            setup()
+        finally:
+            mark.end()
+            running.reset(token)
 
 
 _NOTHING: Any = object()
@@ -234,8 +257,8 @@ def fail(batch: Batch[Any, Any], error: BaseException) -> None:
 
 
 def _of_handler(error: BaseException) -> BaseException:
-    error.__traceback__ = _beyond_here(error.__traceback__)
-    return error
+    # Not by assignment, which some exceptions (frozen dataclasses) refuse.
+    return BaseException.with_traceback(error, _beyond_here(error.__traceback__))
 
 
 _OURS = (__name__, "carpool._step")

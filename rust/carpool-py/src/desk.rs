@@ -7,8 +7,8 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
@@ -16,13 +16,16 @@ use pyo3::prelude::*;
 
 use crate::border::PyBorder;
 use crate::run::{self, Chain, Run, Subject};
+use crate::shared::epoch;
 
 /// What stays between the batches of one worker, or of all callers and loops that share it: the context
 /// that `setup` has filled, and whether it has.
 #[pyclass(frozen, subclass, weakref, module = "carpool._core")]
 pub(crate) struct Desk {
-    context: Py<PyAny>,
-    is_set_up: AtomicBool,
+    /// Only locked attached, and never while Python code or drops run.
+    context: Mutex<Py<PyAny>>,
+    /// One more than the epoch in which `setup` has run: a forked child runs its own.
+    set_up_in: AtomicU64,
     /// A context that is ready to be entered: a `Box` as a raw pointer, or null. Only touched attached.
     ready: AtomicPtr<Room>,
 }
@@ -47,10 +50,14 @@ impl Drop for Desk {
 }
 
 impl Desk {
-    /// Whether its setup has run.
+    fn filled(&self) -> MutexGuard<'_, Py<PyAny>> {
+        self.context.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its setup has run in this process.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
-        self.is_set_up.load(Ordering::Acquire)
+        self.set_up_in.load(Ordering::Acquire) == epoch() + 1
     }
 
     /// Enters a context of its own in this thread, for a run of a handler of `engine`.
@@ -93,10 +100,11 @@ impl Desk {
         let chain = Chain::idle(engine, arose_in);
         let mark = Py::new(py, Run::new(chain.clone(), None))?;
         let variable = run::variable(py)?;
-        // SAFETY: attached; `self.context` is a context (checked when this was made), its copy is entered
-        // nowhere; the results are owned or an error is set.
+        let filled = self.filled().clone_ref(py);
+        // SAFETY: attached; `filled` is a context (or the copy is an error), its copy is entered nowhere; the
+        // results are owned or an error is set.
         let context = unsafe {
-            let copied = ffi::PyContext_Copy(self.context.as_ptr());
+            let copied = ffi::PyContext_Copy(filled.as_ptr());
             let copy = Bound::from_owned_ptr_or_err(py, copied)?;
             if ffi::PyContext_Enter(copy.as_ptr()) != 0 {
                 return Err(PyErr::fetch(py));
@@ -226,16 +234,16 @@ impl Desk {
         // SAFETY: attached; the result is owned or an error is set.
         let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_New())? };
         Ok(Self {
-            context: context.unbind(),
-            is_set_up: AtomicBool::new(false),
+            context: Mutex::new(context.unbind()),
+            set_up_in: AtomicU64::new(0),
             ready: AtomicPtr::new(null_mut()),
         })
     }
 
-    /// What `setup` runs in, and every run begins with a copy of.
+    /// What every run begins with a copy of.
     #[getter]
     fn context(&self, py: Python<'_>) -> Py<PyAny> {
-        self.context.clone_ref(py)
+        self.filled().clone_ref(py)
     }
 
     /// Whether `setup` has run, here or, without one, never needs to.
@@ -244,19 +252,21 @@ impl Desk {
         self.is_ready()
     }
 
-    /// Notes that `setup` has run.
-    fn set_up(&self) {
+    /// Notes that `setup` has run, and in which context.
+    fn set_up(&self, context: Py<PyAny>) {
+        let before = std::mem::replace(&mut *self.filled(), context);
+        drop(before);
         // What was made ready knows nothing of what `setup` has set.
         let before = self.ready.swap(null_mut(), Ordering::AcqRel);
         if !before.is_null() {
             // SAFETY: the pointer came from `Box::into_raw`, and the swap made it ours.
             drop(unsafe { Box::from_raw(before) });
         }
-        self.is_set_up.store(true, Ordering::Release);
+        self.set_up_in.store(epoch() + 1, Ordering::Release);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        visit.call(&self.context)?;
+        visit.call(&*self.filled())?;
         let ready = self.ready.load(Ordering::Acquire);
         if !ready.is_null() {
             // SAFETY: only touched attached, and the collector runs attached: nobody takes it meanwhile.

@@ -68,8 +68,13 @@ pub(crate) struct Chain {
     engine: u64,
     /// How many parts of its batch have not ended; it is active while there are any.
     parts: AtomicUsize,
+    /// How many slots wait for it.
+    holds: usize,
     arose_in: Vec<Arc<Chain>>,
 }
+
+/// More slots than there are: until its setup has ended, no handler can run.
+pub(crate) const ALL_SLOTS: usize = usize::MAX;
 
 impl Chain {
     pub(crate) fn new(engine: u64, arose_in: Vec<Arc<Chain>>) -> Arc<Self> {
@@ -78,6 +83,19 @@ impl Chain {
             spot: Spot::of(Subject::Nothing),
             engine,
             parts: AtomicUsize::new(1),
+            holds: 1,
+            arose_in,
+        })
+    }
+
+    /// Of a setup that has begun.
+    pub(crate) fn setup(engine: u64, arose_in: Vec<Arc<Chain>>) -> Arc<Self> {
+        ACTIVE.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self {
+            spot: Spot::of(Subject::Nothing),
+            engine,
+            parts: AtomicUsize::new(1),
+            holds: ALL_SLOTS,
             arose_in,
         })
     }
@@ -97,6 +115,7 @@ impl Chain {
             spot: Spot::of(Subject::Alone),
             engine,
             parts: AtomicUsize::new(0),
+            holds: 1,
             arose_in,
         })
     }
@@ -118,17 +137,19 @@ impl Chain {
         self.parts.load(Ordering::Acquire) > 0
     }
 
-    /// How many handlers of `engine` cannot end before what is called from here has.
+    /// How many slots of `engine` cannot become free before what is called from here has ended.
     pub(crate) fn waiting(self: &Arc<Self>, engine: u64) -> usize {
         let mut seen: Vec<*const Chain> = Vec::new();
         let mut todo = vec![self];
-        let mut count = 0;
+        let mut count = 0_usize;
         while let Some(chain) = todo.pop() {
             if seen.contains(&Arc::as_ptr(chain)) || !chain.is_active() {
                 continue;
             }
             seen.push(Arc::as_ptr(chain));
-            count += usize::from(chain.engine == engine);
+            if chain.engine == engine {
+                count = count.saturating_add(chain.holds);
+            }
             todo.extend(&chain.arose_in);
         }
         count
@@ -164,6 +185,18 @@ impl Run {
 
 #[pymethods]
 impl Run {
+    /// The mark of a setup that this run waits for; `end` ends it.
+    fn setup(&self) -> Self {
+        Self::new(
+            Chain::setup(self.chain.engine, vec![self.chain.clone()]),
+            None,
+        )
+    }
+
+    fn end(&self) {
+        self.chain.end();
+    }
+
     /// Whether the handler still runs.
     #[getter]
     fn active(&self) -> bool {

@@ -82,10 +82,17 @@ impl Shared {
     }
 
     pub(crate) fn check_chain(&self, py: Python<'_>, chain: &Arc<Chain>) -> PyResult<()> {
-        if chain.waiting(self.number) < self.core.slots() {
+        let waiting = chain.waiting(self.number);
+        if waiting < self.core.slots() {
             return Ok(());
         }
         let (name, slots) = (&self.name, self.core.slots());
+        if waiting == run::ALL_SLOTS {
+            let text = format!(
+                "{name}: called from inside its own setup, which has to end before any batch can run"
+            );
+            return Err(errors::raise(py, "WouldDeadlock", text));
+        }
         let held = match slots {
             1 => "the only slot".to_owned(),
             _ => format!("all {slots} slots"),
