@@ -34,6 +34,7 @@ NAMES = {
     "Future",
     "BatchedFunction",
     "AsyncBatchedFunction",
+    "Progress",
     "Stats",
     "Histogram",
 }

@@ -27,8 +27,13 @@ ORDER = [
     "_core",
 ]
 LEAVES = {"_exceptions", "_types"}
-OPTIONAL = {"numpy", "torch", "uvloop", "cloudpickle"}
-ALLOWED_LAZILY = {"numpy": {"_rows"}, "torch": {"_rows"}}
+OPTIONAL = {"numpy", "torch", "uvloop", "cloudpickle", "tqdm", "rich"}
+ALLOWED_LAZILY = {
+    "numpy": {"_rows"},
+    "torch": {"_rows"},
+    "tqdm": {"_progress"},
+    "rich": {"_progress"},
+}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
@@ -124,7 +129,7 @@ f = batched(lambda items: items)
 assert f(1) == 1
 async def main(): return await f.acall(2)
 assert asyncio.run(main()) == 2
-say(sorted({"numpy", "torch", "uvloop", "cloudpickle"} & set(sys.modules)))
+say(sorted({"numpy", "torch", "uvloop", "cloudpickle", "tqdm", "rich"} & set(sys.modules)))
 """)
     assert said == ["[]"]
 

@@ -30,6 +30,7 @@ from ._exceptions import (
 )
 from ._function import AsyncBatchedFunction, BatchedFunction
 from ._future import Future
+from ._progress import Progress
 from ._stats import Histogram, Stats
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Future",
     "HandlerError",
     "Histogram",
+    "Progress",
     "QueueFull",
     "RequestTooLarge",
     "SetupError",

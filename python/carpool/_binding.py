@@ -84,6 +84,14 @@ class Binding:
         values = tuple(arguments.arguments[one.name] for one in self.parameters)
         return values[0] if self.one else values
 
+    def of_one(self, argument: Any) -> Any:
+        """The item of a call with one argument."""
+        return self.item((argument,), {})
+
+    def of_arguments(self, arguments: Any) -> Any:
+        """The item of a call with these positional arguments: any iterable."""
+        return self.item(tuple(arguments), {})
+
     def arguments(self, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of the call that an item was made of, defaults included."""
         values = (item,) if self.one else item

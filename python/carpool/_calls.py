@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from ._future import Future
+from ._map import Maps
 from ._options import CALL_OPTIONS, NO_CALL_OPTIONS, CallOptions, refuse_unknown
+from ._pass import Lot
 from ._terms import asks_of
 from ._types import A, B
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Calls"]
 
 
-class Calls(Generic[A, B]):
+class Calls(Maps[A, B], Generic[A, B]):
     """The calling side of a `Batcher`; also what `Batcher.options` returns."""
 
     _station: Station
@@ -108,6 +110,11 @@ class Calls(Generic[A, B]):
             view._asks = asks_of(station.name, station.options, view._given)
             return view
 
+    def _lot(self, star: bool) -> Lot:
+        station = self._station
+        bind = only if star else None
+        return Lot(station.name, station.options, station.engine, None, self._asks, bind)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _with_options, (self._base, self._given.given())
 
@@ -117,3 +124,9 @@ class Calls(Generic[A, B]):
 
 def _with_options(base: Calls[Any, Any], given: dict[str, Any]) -> Calls[Any, Any]:
     return base.options(**given)
+
+
+def only(arguments: Any) -> Any:
+    """The only argument of a call of a `Batcher`."""
+    (item,) = arguments
+    return item

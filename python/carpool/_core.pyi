@@ -302,6 +302,16 @@ class Window:
         """The outcome of one, to the first who asks; None before it is there."""
     def take_all(self) -> list[Any]:
         """All outcomes in order, once: results, and exceptions in their places. Empty before the end."""
+    @property
+    def refused(self) -> list[tuple[int, Exception]]:
+        """Those that were never submitted, as `asks` could not measure them: place and error of each."""
+    def collect(self) -> tuple[list[Any], int]:
+        """`take_all` with refused ones in their places, and how many failed."""
+    def take_ready(self) -> tuple[list[int], list[Any], int]:
+        """Of one that is told per step, what came since the last look: places, outcomes, how many failed.
+
+        Refused ones are not among them.
+        """
     def cancel(self) -> None:
         """Gives up on all: what is not in a batch yet never reaches the handler."""
 
@@ -486,7 +496,8 @@ class Engine:
     ) -> Window:
         """Submits `items`; `callback()` comes, from any thread, once when all have their outcomes.
 
-        With `per_step` also whenever some more have theirs.
+        With `per_step` also whenever some more have theirs. With `asks` its terms count, and items whose
+        cost or key is none are refused by themselves (`Window.refused`).
         """
     def next_batch(
         self, max_size: int | None = None, timeout_ns: int | None = None

@@ -11,17 +11,22 @@ from ._control import Lifecycle
 from ._core import Batch, Call, Engine
 from ._future import Future
 from ._instances import Instances
+from ._map import Maps
 from ._options import CALL_OPTIONS, NO_CALL_OPTIONS, CallOptions, Options, refuse_unknown
+from ._pass import Lot
 from ._plan import WRAPPED, Branch, Plan
 from ._types import P, R_co
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from ._binding import Binding
     from ._core import Asks, Awaitable
+    from ._map import MapOptions
+    from ._types import A1
     from ._worker import Desk
 
 __all__ = ["AsyncBatchedFunction", "BatchedFunction", "Decorated", "decorate"]
@@ -147,6 +152,18 @@ class Decorated(Call, Lifecycle):
                 _mark_as_coroutine_function(view)
         return view
 
+    def _called_with(self, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        return self._of_instance(args) if self._is_method else (self, args)
+
+    def _lot(self, star: bool) -> Lot:
+        binding = self._binding
+        bind: Callable[[Any], Any] | None = None
+        if star:
+            bind = binding.of_arguments
+        elif not binding.simple:
+            bind = binding.of_one
+        return Lot(self.name, self._plan.options, self._open, self, self._asks, bind)
+
     # ------------------------------------------------------------------- what the core calls
 
     def _open(self) -> Engine:
@@ -214,7 +231,7 @@ class Decorated(Call, Lifecycle):
         return f"<carpool.{type(self).__name__} {self.name}{of}{given}>"
 
 
-class BatchedFunction(Decorated, Generic[P, R_co]):
+class BatchedFunction(Decorated, Maps[Any, R_co], Generic[P, R_co]):
     """A function whose single calls run as batches; made by `batched`."""
 
     if TYPE_CHECKING:
@@ -262,8 +279,22 @@ class BatchedFunction(Decorated, Generic[P, R_co]):
             """
             ...
 
+        def map(
+            self: Callable[[A1], Any],  # pyright: ignore[reportGeneralTypeIssues]
+            items: Iterable[A1],
+            /,
+            **how: Unpack[MapOptions],
+        ) -> Generator[R_co, None, None]: ...
 
-class AsyncBatchedFunction(Decorated, Generic[P, R_co]):
+        def amap(
+            self: Callable[[A1], Any],  # pyright: ignore[reportGeneralTypeIssues]
+            items: Iterable[A1] | AsyncIterable[A1],
+            /,
+            **how: Unpack[MapOptions],
+        ) -> AsyncGenerator[R_co, None]: ...
+
+
+class AsyncBatchedFunction(Decorated, Maps[Any, R_co], Generic[P, R_co]):
     """A coroutine function whose single calls run as batches; made by `batched`."""
 
     if TYPE_CHECKING:
@@ -279,6 +310,20 @@ class AsyncBatchedFunction(Decorated, Generic[P, R_co]):
         def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]:
             """As `submit` of a `BatchedFunction`."""
             ...
+
+        def map(
+            self: Callable[[A1], Any],  # pyright: ignore[reportGeneralTypeIssues]
+            items: Iterable[A1],
+            /,
+            **how: Unpack[MapOptions],
+        ) -> Generator[R_co, None, None]: ...
+
+        def amap(
+            self: Callable[[A1], Any],  # pyright: ignore[reportGeneralTypeIssues]
+            items: Iterable[A1] | AsyncIterable[A1],
+            /,
+            **how: Unpack[MapOptions],
+        ) -> AsyncGenerator[R_co, None]: ...
 
 
 def _stands_at(module: str, path: str) -> Any:

@@ -10,7 +10,7 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple, PyType};
 
-use crate::border::{Answer, PyBorder, Waiter};
+use crate::border::{Answer, PyBorder};
 use crate::current::{self, Look};
 use crate::errors;
 use crate::guard::Inside;
@@ -105,17 +105,17 @@ impl Batch {
     /// Whether its first request waits on this loop.
     pub(crate) fn begins_on(&self, port: &Py<Port>) -> bool {
         let core = self.core();
-        let first = core.requests().next().map(|first| first.waiter());
-        matches!(first, Some(Waiter::Loop(link)) if link.port.is(port))
+        let first = core.requests().next();
+        first.is_some_and(|first| first.waiter().port().is_some_and(|own| own.is(port)))
     }
 
     /// The loops whose requests it holds, each once.
     pub(crate) fn ports(&self, py: Python<'_>) -> Vec<Py<Port>> {
         let mut ports: Vec<Py<Port>> = Vec::new();
         for request in self.core().requests() {
-            if let Waiter::Loop(link) = request.waiter() {
-                if !ports.iter().any(|known| known.is(&link.port)) {
-                    ports.push(link.port.clone_ref(py));
+            if let Some(port) = request.waiter().port() {
+                if !ports.iter().any(|known| known.is(port)) {
+                    ports.push(port.clone_ref(py));
                 }
             }
         }

@@ -87,8 +87,11 @@ pub(crate) enum Waiter {
     Caller(Waker),
     /// An awaitable of an event loop.
     Loop(Link),
-    /// Whoever is to be told of a window.
-    Window(Waker),
+    /// Whoever is to be told of a window, and the event loop it was submitted from.
+    Window {
+        waker: Waker,
+        port: Option<Py<Port>>,
+    },
     /// A `carpool.Future`, and the thread that submits it while it waits for room.
     Future {
         future: Held,
@@ -115,6 +118,17 @@ impl Held {
 /// The requests of one routing step whose callers are to be told.
 #[derive(Default)]
 pub(crate) struct Wakes(Vec<Handle<PyBorder>>);
+
+impl Waiter {
+    /// The event loop that it waits on.
+    pub(crate) fn port(&self) -> Option<&Py<Port>> {
+        match self {
+            Self::Loop(link) => Some(&link.port),
+            Self::Window { port, .. } => port.as_ref(),
+            Self::Thread(_) | Self::Caller(_) | Self::Future { .. } => None,
+        }
+    }
+}
 
 impl Border for PyBorder {
     type Payload = Payload;
@@ -165,7 +179,7 @@ impl Border for PyBorder {
 
     fn wake_window(waiter: &Waiter) {
         match waiter {
-            Waiter::Thread(waker) | Waiter::Caller(waker) | Waiter::Window(waker) => {
+            Waiter::Thread(waker) | Waiter::Caller(waker) | Waiter::Window { waker, .. } => {
                 wakes::one(waker);
             }
             Waiter::Loop(_) | Waiter::Future { .. } => {}
@@ -187,7 +201,7 @@ impl Border for PyBorder {
         match waiter {
             Waiter::Caller(waker) => Some(waker),
             Waiter::Future { let_in, .. } => Some(let_in),
-            Waiter::Thread(_) | Waiter::Loop(_) | Waiter::Window(_) => None,
+            Waiter::Thread(_) | Waiter::Loop(_) | Waiter::Window { .. } => None,
         }
     }
 }

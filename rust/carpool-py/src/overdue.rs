@@ -27,7 +27,7 @@ pub(crate) fn tell(requests: Vec<Handle<PyBorder>>) {
                 continue;
             }
             // Its window is told, not each of it.
-            Waiter::Window(_) => continue,
+            Waiter::Window { .. } => continue,
             Waiter::Future { let_in, .. } => {
                 let_in.wake_by_ref();
                 None

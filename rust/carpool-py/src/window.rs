@@ -1,9 +1,10 @@
 //! Many at once from Python: a list of items with one that waits for all of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use carpool_core::many::{Item, RefusedMany};
-use carpool_core::{Many, Told};
+use carpool_core::{Many, Refusal, Told};
+use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -12,7 +13,8 @@ use crate::asks::Asks;
 use crate::border::{Extra, Payload, PyBorder, Waiter};
 use crate::errors;
 use crate::guard::Inside;
-use crate::port::inside_loop;
+use crate::port::{Port, inside_loop};
+use crate::pump::Pump;
 use crate::seat::{Watch, callback_waker, with_parker};
 use crate::shared::{Executor, Shared, epoch};
 use crate::terms::Asked;
@@ -23,6 +25,10 @@ use crate::{errands, run};
 pub(crate) struct Window {
     many: Many<PyBorder>,
     engine: Arc<Shared>,
+    /// Those that were never submitted, and why.
+    refused: Vec<(usize, Py<PyAny>)>,
+    /// Which have not been given away by `take_ready`; nobody else looks while that runs.
+    open: Mutex<Vec<usize>>,
 }
 
 /// What the requests of a list ask for.
@@ -54,31 +60,44 @@ impl AskedOfMany<'_> {
     }
 }
 
-/// Submits `items` for `waiter`.
-fn submit(
+/// What is submitted of `items`. With `refused`, one that cannot be measured, or costs more than a batch may, goes
+/// there by itself, with its place; without, it refuses them all.
+fn listed(
     shared: &Arc<Shared>,
     py: Python<'_>,
     owner: &Py<PyAny>,
     items: &Bound<'_, PyAny>,
-    waiter: Waiter,
     asked: &AskedOfMany<'_>,
-    told: Told,
-) -> PyResult<Many<PyBorder>> {
+    mut refused: Option<&mut Vec<(usize, Py<PyAny>)>>,
+) -> PyResult<Vec<Item<Payload>>> {
     let origin = run::current(py);
-    if shared.executor == Executor::Caller {
-        // No caller runs what is one of many: a worker does.
-        owner.call_method0(py, intern!(py, "_before_waiting"))?;
-    }
     let (level, context) = asked.kept(py)?;
-    // The user's iterator runs before there is anything to undo.
-    let given = items.try_iter()?.collect::<PyResult<Vec<_>>>()?;
-    let mut all = Vec::with_capacity(given.len());
-    for item in given {
-        let item = item.unbind();
-        let (cost, key) = asked.of(py, &item)?;
+    let most = shared.core.limits().max_batch_cost;
+    let alone = refused.is_some();
+    let of_one = |item: &Py<PyAny>| -> PyResult<_> {
+        let (cost, key) = asked.of(py, item)?;
+        if cost > most && alone {
+            return Err(errors::refused(py, shared, Refusal::TooLarge, cost));
+        }
         let key = match key {
             Some(key) => Some(shared.keys.of(key.bind(py), &shared.name)?),
             None => None,
+        };
+        Ok((cost, key))
+    };
+    // The user's iterator runs before there is anything to undo.
+    let given = items.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+    let mut all = Vec::with_capacity(given.len());
+    for (place, item) in given.into_iter().enumerate() {
+        let item = item.unbind();
+        let (cost, key) = match (of_one(&item), refused.as_mut()) {
+            (Ok(one), _) => one,
+            // An interrupt, or the end of the process, is nothing that one item is to blame for.
+            (Err(error), Some(refused)) if error.is_instance_of::<PyException>(py) => {
+                refused.push((place, error.into_value(py).into_any()));
+                continue;
+            }
+            (Err(error), _) => return Err(error),
         };
         let context = context.as_ref().map(|context| context.clone_ref(py));
         all.push(Item {
@@ -91,6 +110,23 @@ fn submit(
                 extra: Extra::of(key, level, context),
             },
         });
+    }
+    Ok(all)
+}
+
+/// Submits a list for `waiter`.
+fn submit(
+    shared: &Arc<Shared>,
+    py: Python<'_>,
+    owner: &Py<PyAny>,
+    all: Vec<Item<Payload>>,
+    waiter: Waiter,
+    asked: &AskedOfMany<'_>,
+    told: Told,
+) -> PyResult<Many<PyBorder>> {
+    if shared.executor == Executor::Caller {
+        // No caller runs what is one of many: a worker does.
+        owner.call_method0(py, intern!(py, "_before_waiting"))?;
     }
     // From now on: what was measured has taken its time.
     let asked = match asked {
@@ -126,8 +162,12 @@ pub(crate) fn call_many(
     }
     drop(shared.origin(py, true)?);
     with_parker(|parker| {
-        let waiter = Waiter::Window(parker.waker().clone());
-        let many = submit(shared, py, owner, items, waiter, asked, Told::AtTheEnd)?;
+        let waiter = Waiter::Window {
+            waker: parker.waker().clone(),
+            port: None,
+        };
+        let all = listed(shared, py, owner, items, asked, None)?;
+        let many = submit(shared, py, owner, all, waiter, asked, Told::AtTheEnd)?;
         let waited = Watch::new(py)?.wait(py, parker, || many.is_over());
         if let Err(error) = waited {
             // Interrupted: nobody waits for the answers any more.
@@ -158,26 +198,60 @@ impl Window {
         per_step: bool,
         asked: &AskedOfMany<'_>,
     ) -> PyResult<Self> {
-        if shared.executor == Executor::Loop {
-            return Err(shared.no_loop());
-        }
+        let port = match shared.executor {
+            Executor::Loop => match Port::current(py)? {
+                Some(port) => Some(port),
+                None => return Err(shared.no_loop()),
+            },
+            _ => None,
+        };
         let told = if per_step {
             Told::PerStep
         } else {
             Told::AtTheEnd
         };
-        let waiter = Waiter::Window(callback_waker(callback));
+        let waiter = Waiter::Window {
+            waker: callback_waker(callback.clone_ref(py)),
+            port: port.as_ref().map(|port| port.clone_ref(py)),
+        };
+        let mut refused = Vec::new();
+        let all = listed(shared, py, owner, items, asked, Some(&mut refused))?;
+        let many = submit(shared, py, owner, all, waiter, asked, told)?;
+        if let Some(port) = port {
+            Pump::nudge(shared.pumps.of(py, shared, &port)?.bind(py), shared)?;
+        }
+        if many.is_empty() {
+            // Nothing that could end, so nobody else calls.
+            callback.call0(py)?;
+        }
         Ok(Self {
-            many: submit(shared, py, owner, items, waiter, asked, told)?,
+            open: Mutex::new(if per_step {
+                (0..many.len()).collect()
+            } else {
+                Vec::new()
+            }),
+            many,
             engine: shared.clone(),
+            refused,
         })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place in the list of the request that was submitted as number `index`.
+    fn place(&self, index: usize) -> usize {
+        // The refused are few, and by rising place.
+        let skip = |at: usize, &(refused, _): &(usize, Py<PyAny>)| at + usize::from(refused <= at);
+        self.refused.iter().fold(index, skip)
     }
 }
 
 #[pymethods]
 impl Window {
     fn __len__(&self) -> usize {
-        self.many.len()
+        self.many.len() + self.refused.len()
     }
 
     /// How many have no outcome yet.
@@ -186,13 +260,23 @@ impl Window {
         self.many.left()
     }
 
+    /// Those that were never submitted, their cost or key being none: place and error of each.
+    #[getter]
+    fn refused(&self, py: Python<'_>) -> Vec<(usize, Py<PyAny>)> {
+        let refused = self.refused.iter();
+        refused
+            .map(|(place, error)| (*place, error.clone_ref(py)))
+            .collect()
+    }
+
     /// Whether it was submitted in this process, not in one that was forked from.
     #[getter]
     fn is_ours(&self) -> bool {
         self.engine.epoch == epoch()
     }
 
-    /// The outcome of request `index` in a tuple of one, to the first who asks; None before it is there.
+    /// The outcome of submitted request `index` in a tuple of one, to the first who asks; None before it is
+    /// there.
     fn take<'py>(&self, py: Python<'py>, index: usize) -> Option<(Py<PyAny>,)> {
         let _inside = Inside::go_on();
         let answer = self.many.take(index)?;
@@ -201,10 +285,59 @@ impl Window {
         }
     }
 
-    /// All outcomes in order, once: results, and exceptions in their places. Empty before all are there.
+    /// All outcomes of submitted requests in order, once: results, and exceptions in their places. Empty before
+    /// all are there.
     fn take_all(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
         let _inside = Inside::go_on();
         outcomes(&self.engine, py, &self.many)
+    }
+
+    /// The same for all of the list, refused ones included, and how many of them failed.
+    fn collect(&self, py: Python<'_>) -> PyResult<(Py<PyList>, usize)> {
+        let _inside = Inside::go_on();
+        let answers = self.many.take_all();
+        let mut rows = Vec::with_capacity(answers.len() + self.refused.len());
+        let mut failed = self.refused.len();
+        for answer in answers {
+            rows.push(match errors::outcome(py, &self.engine, answer) {
+                Ok(value) => value,
+                Err(error) => {
+                    failed += 1;
+                    error
+                }
+            });
+        }
+        for (place, error) in &self.refused {
+            rows.insert(*place, error.clone_ref(py));
+        }
+        Ok((PyList::new(py, rows)?.unbind(), failed))
+    }
+
+    /// Of one that is told per step, the outcomes that came since this was asked last: their places in the list, the outcomes, and how many
+    /// of them failed. Refused ones are not among them.
+    fn take_ready(&self, py: Python<'_>) -> (Vec<usize>, Vec<Py<PyAny>>, usize) {
+        let _inside = Inside::go_on();
+        let open = std::mem::take(&mut *self.open());
+        let (mut ready, mut rest) = (Vec::new(), Vec::new());
+        for index in open {
+            match self.many.take(index) {
+                Some(answer) => ready.push((index, answer)),
+                None => rest.push(index),
+            }
+        }
+        *self.open() = rest;
+        let (mut places, mut rows, mut failed) = (Vec::new(), Vec::new(), 0);
+        for (index, answer) in ready {
+            places.push(self.place(index));
+            rows.push(match errors::outcome(py, &self.engine, answer) {
+                Ok(value) => value,
+                Err(error) => {
+                    failed += 1;
+                    error
+                }
+            });
+        }
+        (places, rows, failed)
     }
 
     /// Gives up on all of them: what is not sealed never reaches the handler.
