@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["Batcher"]
 
 
+#: What a batcher has not: options of a handler, and of its parameters.
+_OF_HANDLERS = ("max_concurrent_batches", "executor", "setup", "context", "shared")
+_KNOWN = tuple(name for name in Options.__dataclass_fields__ if name not in _OF_HANDLERS)
+
+
 class Batcher(Lifecycle, Calls[A, B]):
     """Turns single calls into batches for a loop of your own, which owns the slot.
 
@@ -51,6 +56,7 @@ class Batcher(Lifecycle, Calls[A, B]):
     """
 
     _pulled = False
+    _known = _KNOWN
 
     if TYPE_CHECKING:
 
@@ -165,10 +171,6 @@ class Batcher(Lifecycle, Calls[A, B]):
 
 
 max_size_of = max_size
-
-#: What a batcher has not: options of a handler, and of its parameters.
-_OF_HANDLERS = ("max_concurrent_batches", "executor", "setup", "context", "shared")
-_KNOWN = tuple(name for name in Options.__dataclass_fields__ if name not in _OF_HANDLERS)
 
 
 def _remake(options: dict[str, Any]) -> Batcher[Any, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _events
 from ._exceptions import WouldDeadlock
@@ -31,6 +31,8 @@ class Lifecycle:
     """Figures and end of a batcher."""
 
     _station: Station
+    #: The options it has.
+    _known: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -47,6 +49,38 @@ class Lifecycle:
         """Whether it takes requests and can answer them: not closed, its workers alive."""
         engine = self._station.engine()
         return not engine.closed and all(one.is_alive() for one in self._station.workers)
+
+    if TYPE_CHECKING:
+
+        def configure(
+            self,
+            *,
+            max_batch_size: int = ...,
+            wait_ms: float = ...,
+            max_queue: int = ...,
+            max_concurrent_batches: int = ...,
+            max_batch_cost: int | None = ...,
+            timeout_ms: float | None = ...,
+            age_ms: float = ...,
+        ) -> None:
+            """Changes numbers while it runs; from any thread, valid from the next decision on.
+
+            All of what is given, or nothing where one value is refused. What is pending stays: a request that
+            was let in under a larger `max_queue` or `max_batch_cost` still runs, one submitted under another
+            `timeout_ms` keeps its deadline. Batches in flight beyond a lowered `max_concurrent_batches` end as
+            they are.
+
+            Raises:
+                TypeError: an option is unknown, of the wrong type, or cannot be changed; or this is a method
+                    of a class, whose batchers are those of its instances.
+                ValueError: a value is out of range, or contradicts another option.
+            """
+            ...
+
+    else:
+
+        def configure(self, **changes: Any) -> None:
+            self._station.configure(changes, self._known)
 
     def flush(self) -> None:
         """Makes everything that is pending now leave as soon as a slot is free, full or not."""

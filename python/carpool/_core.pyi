@@ -126,7 +126,8 @@ class Awaitable(Coroutine[Any, Any, _R_co], Generic[_R_co]):
 class Asks:
     """What every call through one function, view or batcher asks for; made from options.
 
-    `level` is the priority, for whoever wants to know; `urgency_ns` is what counts.
+    `level` is the priority, worth as much as the batcher's ageing says at the time of a call. `timeout_ns` is a
+    limit of the calls' own (None: no limit); without `own_timeout` that of the batcher counts.
 
     `measure(item)` gives cost and key of one call, a key of None for none; it runs in the caller, before anything
     is submitted.
@@ -135,8 +136,8 @@ class Asks:
     def __new__(
         cls,
         *,
+        own_timeout: bool = False,
         timeout_ns: int | None = None,
-        urgency_ns: int = 0,
         cost: int = 1,
         measure: Callable[[Any], tuple[int, Hashable | None]] | None = None,
         level: int = 0,
@@ -399,6 +400,8 @@ class Engine:
         executor: str,
         max_batch_cost: int | None = None,
         gather: bool = True,
+        timeout_ns: int | None = None,
+        age_ns: int = 0,
     ) -> Engine: ...
     @property
     def name(self) -> str:
@@ -513,6 +516,18 @@ class Engine:
         """Refuses (WouldDeadlock) a wait for the handler inside which this is called."""
     def on_worker(self) -> Run:
         """What a worker thread sets `running` to: whoever waits there waits for itself."""
+    def configure(
+        self,
+        *,
+        max_batch_size: int,
+        wait_ns: int,
+        max_queue: int,
+        slots: int | None,
+        max_batch_cost: int | None = None,
+        timeout_ns: int | None = None,
+        age_ns: int = 0,
+    ) -> None:
+        """Keeps to other numbers from the next decision on: all of them or, with ValueError, none."""
     def flush(self) -> None:
         """Makes everything pending leave as soon as a slot is free."""
     def close(self, drain: bool) -> None:

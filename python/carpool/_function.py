@@ -46,6 +46,7 @@ class Decorated(Call, Lifecycle):
     _base: Decorated | None = None
     #: An unbound method: calls bring the instance along.
     _is_method = False
+    _known = tuple(Options.__dataclass_fields__)
     __name__: str
     __qualname__: str
     __wrapped__: Callable[..., Any]
@@ -138,7 +139,15 @@ class Decorated(Call, Lifecycle):
 
         def options(self, **given: Any) -> Self:
             refuse_unknown(f"{self.name}.options", given, CALL_OPTIONS)
-            return self._with(self._given.with_more(given, self._plan.options))
+            return self._with(self._given.with_more(given, self._station.options))
+
+        def configure(self, **changes: Any) -> None:
+            if self._is_method:
+                raise TypeError(
+                    f"{self.name}: each instance has a batcher of its own; "
+                    f"configure the method of an instance"
+                )
+            super().configure(**changes)
 
     def _with(self, given: CallOptions) -> Self:
         view = type(self)(self._plan, self._branch, self._bound, given)
@@ -223,7 +232,7 @@ class Decorated(Call, Lifecycle):
             # By reference for pickle, by value for whoever, like cloudpickle, takes `__main__` along:
             # only the pickler knows. So the handler goes, named as it can be reached.
             plan.function.__qualname__ = path + WRAPPED
-        return _remake, (plan.function, plan.kind, plan.options.given())
+        return _remake, (plan.function, plan.kind, self._station.options.given())
 
     def __repr__(self) -> str:
         of = f" of {self._bound[0]!r}" if self._bound else ""

@@ -20,6 +20,30 @@ OVERFLOWS = ("raise", "wait")
 EXECUTORS = ("thread", "loop", "caller")
 
 
+#: What `configure` changes; numbers all of them.
+LIVE = (
+    "max_batch_size",
+    "wait_ms",
+    "max_queue",
+    "max_concurrent_batches",
+    "max_batch_cost",
+    "timeout_ms",
+    "age_ms",
+)
+#: Why others stay as they are.
+FOR_GOOD = {
+    "executor": "its threads or loops are bound to it",
+    "overflow": "its callers count on it",
+    "gather": "it goes with the executor",
+    "setup": "it may have run",
+    "context": "its handler is bound to it",
+    "name": "its statistics, threads and log lines go by it",
+    "cost": "pending requests have been measured by it",
+    "key": "pending requests are grouped by it",
+    "shared": "its calls are bound by it",
+}
+
+
 @dataclass(frozen=True)
 class Options:
     """Checked options. What a `Batcher` does not take stays at its default.
@@ -87,6 +111,29 @@ class Options:
     def wait_ns(self) -> int:
         """`wait_ms` in nanoseconds."""
         return round(self.wait_ms * 1e6)
+
+    def changed(self, name: str, changes: dict[str, Any], known: tuple[str, ...]) -> Options:
+        """These with `changes`, for the running batcher `name` with the options `known`.
+
+        Raises:
+            TypeError: one is unknown, settled for good, or of the wrong type.
+            ValueError: one is out of range, or contradicts another.
+        """
+        for one in changes:
+            if one not in known:
+                raise TypeError(f"{name} has no option {one!r}: {closest(one, known)}")
+            if one not in LIVE:
+                why = FOR_GOOD.get(one, "the batcher is built on it")
+                raise TypeError(
+                    f"{name}: {one} cannot be changed once the batcher is made: {why}; "
+                    f"what can is {', '.join(other for other in LIVE if other in known)}"
+                )
+        if changes.get("max_batch_cost") is not None and self.max_batch_cost is None:
+            raise ValueError(
+                f"{name}: max_batch_cost cannot be switched on later: without one the costs of pending "
+                f"requests are not counted; give a large one where the batcher is made"
+            )
+        return replace(self, **changes)
 
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults, by name."""

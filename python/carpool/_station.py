@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import _lifecycle
 from ._core import Engine
@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from ._options import Options
 
 __all__ = ["Station"]
+
+
+class Numbers(TypedDict):
+    """The options that are numbers, as an engine takes them: times in nanoseconds."""
+
+    max_batch_size: int
+    wait_ns: int
+    max_queue: int
+    slots: int | None
+    max_batch_cost: int | None
+    timeout_ns: int | None
+    age_ns: int
 
 
 class Station:
@@ -38,18 +50,52 @@ class Station:
                     engine = self._open()
         return engine
 
+    def _numbers(self) -> Numbers:
+        """What an engine is opened with, and what of it may be changed."""
+        options = self.options
+        timeout_ms = options.timeout_ms
+        return {
+            "max_batch_size": options.max_batch_size,
+            "wait_ns": options.wait_ns,
+            "max_queue": options.max_queue,
+            "slots": self.slots,
+            "max_batch_cost": options.max_batch_cost,
+            "timeout_ns": None if timeout_ms is None else round(timeout_ms * 1e6),
+            "age_ns": round(options.age_ms * 1e6),
+        }
+
+    def configure(self, changes: dict[str, Any], known: tuple[str, ...]) -> None:
+        """Other numbers: all of `changes` or, where one is refused, none."""
+        with _lifecycle.lock:
+            self.options = options = self.options.changed(self.name, changes, known)
+            if self.slots is not None:
+                self.slots = options.max_concurrent_batches
+            engine = self._engine
+        if engine is None or not engine.is_ours:
+            return
+        # Not under the lock: it wakes. Of two changes at once the later one is told last, by whomever.
+        told: Numbers | None = None
+        while told != (numbers := self._numbers()):
+            engine.configure(**numbers)
+            told = numbers
+        if self._workers:
+            self._hire(engine)
+
+    def _hire(self, engine: Engine) -> None:
+        """Starts the workers that slots lack. Those beyond have nothing to do, and stay."""
+        with _lifecycle.lock:
+            count = (self.slots or 1) - len(self._workers)
+            if count > 0 and not engine.closed:
+                self._workers += open_engine(engine, count, first=len(self._workers))
+
     def _open(self) -> Engine:
         options = self.options
         engine = Engine(
             name=self.name,
-            max_batch_size=options.max_batch_size,
-            wait_ns=options.wait_ns,
-            max_queue=options.max_queue,
             overflow=options.overflow,
-            slots=self.slots,
             executor=self.executor,
-            max_batch_cost=options.max_batch_cost,
             gather=options.gather,
+            **self._numbers(),
         )
         open_engine(engine, 0)
         if self.closed:
@@ -64,8 +110,8 @@ class Station:
         if not self._workers and not engine.closed:
             with _lifecycle.lock:
                 engine = self.engine()
-                if not self._workers and not engine.closed:
-                    self._workers = open_engine(engine, self.slots or 1)
+                if not self._workers:
+                    self._hire(engine)
         return engine
 
     @property

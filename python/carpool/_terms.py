@@ -25,23 +25,25 @@ _MOST = 2**62
 def asks_of(
     name: str, options: Options, given: CallOptions, binding: Binding | None = None
 ) -> Asks | None:
-    """What calls ask for that have these options; None for plain calls.
+    """What calls ask for that have these options; None for plain calls. What the batcher's engine knows itself,
+    and may be changed, is not in it: the time limit of all calls, and what a priority is worth.
 
     Without a `binding` the item itself is the only argument.
     """
     key = options.key if given.key is NOT_GIVEN else given.key
     cost = options.cost if given.cost is NOT_GIVEN else given.cost
-    timeout_ms = options.timeout_ms if given.timeout_ms is NOT_GIVEN else given.timeout_ms
+    own_timeout = given.timeout_ms is not NOT_GIVEN
+    timeout_ms = given.timeout_ms if own_timeout else None
     level = 0 if given.priority is NOT_GIVEN else given.priority
     shares = binding is not None and bool(binding.shared)
-    plain = key is None and cost is None and timeout_ms is None and not level and not shares
+    plain = key is None and cost is None and not own_timeout and not level and not shares
     if plain and not options.keep_contexts:
         return None
     fixed = 1 if cost is None else None if callable(cost) else min(cost, _MOST)
     same = fixed is not None and key is None and not shares
     return Asks(
+        own_timeout=own_timeout,
         timeout_ns=None if timeout_ms is None else round(timeout_ms * 1e6),
-        urgency_ns=round(level * options.age_ms * 1e6),
         cost=1 if fixed is None else fixed,
         measure=None if same else _measure(name, cost, fixed, key, binding),
         level=level,

@@ -274,7 +274,7 @@ def _beyond_here(trace: TracebackType | None) -> TracebackType | None:
 # ------------------------------------------------------------------------------ worker threads
 
 
-def start_workers(engine: Engine, count: int) -> list[threading.Thread]:
+def start_workers(engine: Engine, count: int, first: int = 0) -> list[threading.Thread]:
     """Starts `count` daemon threads that run the engine's batches until it is closed and drained.
 
     A waiting worker refers to the engine alone: neither the function nor the instance it belongs to
@@ -284,7 +284,7 @@ def start_workers(engine: Engine, count: int) -> list[threading.Thread]:
         threading.Thread(
             target=_work, args=(engine,), name=f"carpool {engine.name} {number}", daemon=True
         )
-        for number in range(count)
+        for number in range(first, first + count)
     ]
     for thread in threads:
         thread.start()
@@ -329,8 +329,8 @@ def _work_through(worker: Worker) -> None:
         worker.let_go()
 
 
-def open_engine(engine: Engine, threads: int) -> list[threading.Thread]:
-    """Notes a new engine for the end of the process, with `threads` workers started."""
-    workers = start_workers(engine, threads) if threads else []
+def open_engine(engine: Engine, threads: int, first: int = 0) -> list[threading.Thread]:
+    """Notes an engine for the end of the process, with `threads` workers started, numbered from `first`."""
+    workers = start_workers(engine, threads, first) if threads else []
     _lifecycle.opened(engine, workers)
     return workers

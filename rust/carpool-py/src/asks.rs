@@ -11,16 +11,23 @@ use crate::terms::Asked;
 /// Terms for calls; made from options.
 ///
 /// `measure(item)` gives the cost and the key of one call (None: no key). It runs in the caller, before
-/// anything is submitted, so that its errors are that caller's alone. `level` is the priority, for whoever wants
-/// to know it; `urgency_ns` is what counts. With `keeps_context` a request keeps a copy of its caller's context.
+/// anything is submitted, so that its errors are that caller's alone. `level` is the priority, worth as much as
+/// the batcher's ageing says. `timeout_ns` is a limit of the calls' own (None: no limit); without `own_timeout`
+/// the batcher's counts. With `keeps_context` a request keeps a copy of its caller's context.
 #[pyclass(frozen, module = "carpool._core")]
 pub(crate) struct Asks {
-    timeout: Option<Nanos>,
-    urgency: i64,
+    timeout: Timeout,
     cost: u64,
     measure: Option<Py<PyAny>>,
     level: i32,
     keeps_context: bool,
+}
+
+/// How long a call may wait.
+enum Timeout {
+    /// As long as the batcher says at that moment.
+    Standing,
+    Own(Option<Nanos>),
 }
 
 impl Asks {
@@ -39,10 +46,18 @@ impl Asks {
 
     /// What does not depend on the item, of calls that arrive now.
     pub(crate) fn of_all(&self, shared: &Shared) -> Asked {
-        let deadline = self
-            .timeout
-            .map(|timeout| shared.core.now().saturating_add(timeout));
-        Asked::new(deadline, self.cost, self.urgency, None)
+        let deadline = match self.timeout {
+            Timeout::Standing => shared.standing_deadline(),
+            Timeout::Own(timeout) => {
+                timeout.map(|timeout| shared.core.now().saturating_add(timeout))
+            }
+        };
+        Asked::new(
+            deadline,
+            self.cost,
+            shared.standing.urgency(self.level),
+            None,
+        )
     }
 
     /// What a request keeps for whoever wants to know: its priority, and the context of its caller where that is
@@ -71,19 +86,21 @@ impl Asks {
 #[pymethods]
 impl Asks {
     #[new]
-    #[pyo3(signature = (*, timeout_ns=None, urgency_ns=0, cost=1, measure=None, level=0,
+    #[pyo3(signature = (*, own_timeout=false, timeout_ns=None, cost=1, measure=None, level=0,
                         keeps_context=false))]
     fn new(
+        own_timeout: bool,
         timeout_ns: Option<Nanos>,
-        urgency_ns: i64,
         cost: u64,
         measure: Option<Py<PyAny>>,
         level: i32,
         keeps_context: bool,
     ) -> Self {
         Self {
-            timeout: timeout_ns,
-            urgency: urgency_ns,
+            timeout: match own_timeout {
+                true => Timeout::Own(timeout_ns),
+                false => Timeout::Standing,
+            },
             cost,
             measure,
             level,

@@ -123,11 +123,31 @@ impl Call {
                 }
             }
         }
+        if shared.standing.timeout().is_some() {
+            return Self::go_limited(slf, engine, item);
+        }
         let owner = slf.clone().into_any().unbind();
         if slf.get().awaits {
             call_awaiting(engine, slf.py(), owner, item, &Asked::NOTHING)
         } else {
             call_blocking(shared, slf.py(), owner, item, &Asked::NOTHING)
+        }
+    }
+
+    /// One call that asks for nothing itself, of a batcher that limits the time of all.
+    #[inline(never)]
+    fn go_limited(
+        slf: &Bound<'_, Self>,
+        engine: Py<Engine>,
+        item: Py<PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        let shared = &engine.get().0;
+        let asked = shared.asked(None, 1, 0, None);
+        let owner = slf.clone().into_any().unbind();
+        if slf.get().awaits {
+            call_awaiting(engine, slf.py(), owner, item, &asked)
+        } else {
+            call_blocking(shared, slf.py(), owner, item, &asked)
         }
     }
 
@@ -152,7 +172,8 @@ impl Call {
         let py = slf.py();
         let engine = Self::engine(slf)?;
         let asked = match asks {
-            None => Asked::NOTHING,
+            None if engine.get().0.standing.timeout().is_none() => Asked::NOTHING,
+            None => engine.get().0.asked(None, 1, 0, None),
             Some(asks) => asks.get().of(py, &engine.get().0, &item)?,
         };
         if engine.get().0.executor == Executor::Caller {

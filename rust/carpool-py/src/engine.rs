@@ -23,7 +23,7 @@ use crate::pump::{Pump, Pumps};
 use crate::run::{self, Chain, Run};
 use crate::seat::{Seat, Watch, with_parker};
 use crate::shared::{ENGINES, Executor, Shared, epoch};
-use crate::terms::Asked;
+use crate::terms::Standing;
 use crate::ticket::Ticket;
 use crate::window::{AskedOfMany, Window, call_many};
 use crate::worker::Worker;
@@ -36,7 +36,7 @@ pub(crate) struct Engine(pub(crate) Arc<Shared>);
 impl Engine {
     #[new]
     #[pyo3(signature = (*, name, max_batch_size, wait_ns, max_queue, overflow, slots, executor,
-                        max_batch_cost=None, gather=true))]
+                        max_batch_cost=None, gather=true, timeout_ns=None, age_ns=0))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn new(
         name: String,
@@ -48,6 +48,8 @@ impl Engine {
         executor: &str,
         max_batch_cost: Option<u64>,
         gather: bool,
+        timeout_ns: Option<Nanos>,
+        age_ns: Nanos,
     ) -> PyResult<Self> {
         let overflow = match overflow {
             "raise" => Overflow::Raise,
@@ -79,6 +81,7 @@ impl Engine {
             epoch: epoch(),
             number: ENGINES.fetch_add(1, Ordering::Relaxed),
             pumps: Pumps::default(),
+            standing: Standing::new(timeout_ns, age_ns),
             dead: Mutex::new(None),
             keys: Arc::default(),
         })))
@@ -147,7 +150,7 @@ impl Engine {
         let _inside = Inside::enter(py)?;
         let asked = match asks {
             Some(asks) => asks.get().of(py, &self.0, &item)?,
-            None => Asked::new(deadline_ns, cost, urgency_ns, key),
+            None => self.0.asked(deadline_ns, cost, urgency_ns, key),
         };
         call_blocking(&self.0, py, owner, item, &asked)
     }
@@ -169,7 +172,7 @@ impl Engine {
         let _inside = Inside::enter(py)?;
         let asked = match asks {
             Some(asks) => asks.get().of(py, &slf.get().0, &item)?,
-            None => Asked::new(deadline_ns, cost, urgency_ns, key),
+            None => slf.get().0.asked(deadline_ns, cost, urgency_ns, key),
         };
         call_awaiting(slf.clone().unbind(), py, owner, item, &asked)
     }
@@ -205,7 +208,7 @@ impl Engine {
         };
         let asked = match asks {
             Some(asks) => asks.get().of(py, shared, &item)?,
-            None => Asked::new(deadline_ns, cost, urgency_ns, key),
+            None => shared.asked(deadline_ns, cost, urgency_ns, key),
         };
         let payload = Payload {
             item,
@@ -258,7 +261,7 @@ impl Engine {
         let _inside = Inside::enter(py)?;
         let asked = match asks {
             Some(asks) => AskedOfMany::Measured(asks.get()),
-            None => AskedOfMany::Alike(Asked::new(deadline_ns, cost, urgency_ns, key)),
+            None => AskedOfMany::Alike(self.0.asked(deadline_ns, cost, urgency_ns, key)),
         };
         call_many(&self.0, py, &owner, items, &asked)
     }
@@ -283,7 +286,7 @@ impl Engine {
         let _inside = Inside::enter(py)?;
         let asked = match asks {
             Some(asks) => AskedOfMany::Measured(asks.get()),
-            None => AskedOfMany::Alike(Asked::new(deadline_ns, cost, urgency_ns, key)),
+            None => AskedOfMany::Alike(self.0.asked(deadline_ns, cost, urgency_ns, key)),
         };
         Window::submit(&self.0, py, &owner, items, callback, per_step, &asked)
     }
@@ -347,6 +350,38 @@ impl Engine {
     /// What a worker thread of this engine sets `running` to: whoever waits there waits for itself.
     fn on_worker(&self) -> Run {
         Run::new(Chain::new(self.0.number, Vec::new()), None)
+    }
+
+    /// Other numbers, all of them or none, from the next decision on. ValueError: one cannot be kept to.
+    #[pyo3(signature = (*, max_batch_size, wait_ns, max_queue, slots, max_batch_cost=None, timeout_ns=None,
+                        age_ns=0))]
+    #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
+    fn configure(
+        &self,
+        py: Python<'_>,
+        max_batch_size: usize,
+        wait_ns: u64,
+        max_queue: usize,
+        slots: Option<usize>,
+        max_batch_cost: Option<u64>,
+        timeout_ns: Option<Nanos>,
+        age_ns: Nanos,
+    ) -> PyResult<()> {
+        let core = &self.0.core;
+        let limits = Limits {
+            max_batch_size,
+            max_batch_cost: max_batch_cost.unwrap_or(u64::MAX),
+            wait: wait_ns,
+            max_queue,
+            slots: slots.unwrap_or(usize::MAX),
+            ..core.limits()
+        };
+        core.configure(limits)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        self.0.standing.change(timeout_ns, age_ns);
+        // Loops look at their timers and for slots by themselves.
+        self.0.pumps.wake_all(py);
+        Ok(())
     }
 
     /// Makes everything pending leave as soon as a slot is free.

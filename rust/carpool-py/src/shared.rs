@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use carpool_core::submit::Announce;
-use carpool_core::{Batcher, timer};
+use carpool_core::{Batcher, Nanos, timer};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -13,7 +13,7 @@ use crate::keys::Keys;
 use crate::port::inside_loop;
 use crate::pump::Pumps;
 use crate::run::{self, Chain};
-use crate::terms::Asked;
+use crate::terms::{Asked, Standing};
 use crate::{errands, errors, guard};
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
@@ -56,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) epoch: u64,
     pub(crate) number: u64,
     pub(crate) pumps: Pumps,
+    pub(crate) standing: Standing,
     pub(crate) dead: Mutex<Option<Py<PyAny>>>,
     pub(crate) keys: Arc<Keys>,
 }
@@ -102,6 +103,24 @@ impl Shared {
              submit without waiting, or raise max_concurrent_batches"
         );
         Err(errors::raise(py, "WouldDeadlock", text))
+    }
+
+    /// When a call that arrives now, and says nothing itself, is overdue.
+    pub(crate) fn standing_deadline(&self) -> Option<Nanos> {
+        let timeout = self.standing.timeout()?;
+        Some(self.core.now().saturating_add(timeout))
+    }
+
+    /// What a call asks for that gives its terms itself; without a deadline the batcher's counts.
+    pub(crate) fn asked(
+        &self,
+        deadline: Option<Nanos>,
+        cost: u64,
+        urgency: i64,
+        key: Option<Py<PyAny>>,
+    ) -> Asked {
+        let deadline = deadline.or_else(|| self.standing_deadline());
+        Asked::new(deadline, cost, urgency, key)
     }
 
     pub(crate) fn submit(

@@ -1,4 +1,7 @@
-//! What a call may ask for beyond the plain: a deadline, a cost, a priority, a key.
+//! What a call may ask for beyond the plain: a deadline, a cost, a priority, a key; and what stands for all calls
+//! of a batcher unless they ask for something else.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use carpool_core::clock::NEVER;
 use carpool_core::{Nanos, Terms};
@@ -6,6 +9,44 @@ use pyo3::prelude::*;
 
 use crate::border::Extra;
 use crate::shared::Shared;
+
+/// What stands for all calls of a batcher, until it is changed.
+///
+/// `Relaxed`: numbers that guard nothing; a call that comes while one is changed goes by either.
+pub(crate) struct Standing {
+    /// `NEVER` for none.
+    timeout: AtomicU64,
+    /// What one level of priority is worth.
+    age: AtomicU64,
+}
+
+impl Standing {
+    pub(crate) fn new(timeout: Option<Nanos>, age: Nanos) -> Self {
+        Self {
+            timeout: AtomicU64::new(timeout.unwrap_or(NEVER)),
+            age: AtomicU64::new(age),
+        }
+    }
+
+    pub(crate) fn change(&self, timeout: Option<Nanos>, age: Nanos) {
+        self.timeout.store(timeout.unwrap_or(NEVER), Relaxed);
+        self.age.store(age, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn timeout(&self) -> Option<Nanos> {
+        match self.timeout.load(Relaxed) {
+            NEVER => None,
+            timeout => Some(timeout),
+        }
+    }
+
+    /// How much later, or sooner, a call of this priority stands in the order than its arrival.
+    pub(crate) fn urgency(&self, level: i32) -> i64 {
+        let age = i64::try_from(self.age.load(Relaxed)).unwrap_or(i64::MAX);
+        i64::from(level).saturating_mul(age)
+    }
+}
 
 /// The terms of one call, as Python gives them.
 pub(crate) struct Asked {
