@@ -120,6 +120,10 @@ bench-compare: $(STAMPS)/build $(STAMPS)/bench ## carpool beside other batchers 
 	@$(PIP) $(addprefix --group ,$(PEERS))
 	$(PY) benches/compare.py $(COMPARE_ARGS)
 
+.PHONY: bench-overload
+bench-overload: $(STAMPS)/build $(STAMPS)/bench ## ten times what a handler can do, for a minute: refusals, goodput, memory
+	$(PY) benches/overload.py $(OVERLOAD_ARGS)
+
 .PHONY: bench-check
 bench-check: $(STAMPS)/build $(STAMPS)/bench ## has a hot path become dearer than benches/baseline.json says?
 	$(PY) benches/check.py $(CHECK_ARGS)

@@ -13,6 +13,7 @@ import carpool
 
 ERRORS: dict[str, tuple[type[BaseException], ...]] = {
     "QueueFull": (),
+    "RequestShed": (),
     "DeadlineExceeded": (TimeoutError,),
     "BatcherClosed": (),
     "BatchAbandoned": (),
@@ -24,6 +25,7 @@ ERRORS: dict[str, tuple[type[BaseException], ...]] = {
     "SetupError": (),
     "WouldDeadlock": (RuntimeError,),
 }
+PARENTS = {"RequestShed": carpool.QueueFull}
 NAMES = {
     "batched",
     "Batcher",
@@ -59,7 +61,7 @@ def test_exactly_these_names_are_public() -> None:
 def test_the_tree_of_errors(name: str) -> None:
     error = getattr(carpool, name)
     assert issubclass(error, carpool.CarpoolError)
-    assert error.__bases__[0] is carpool.CarpoolError
+    assert error.__bases__[0] is PARENTS.get(name, carpool.CarpoolError)
     for other in ERRORS[name]:
         assert issubclass(error, other)
     foreign = {base for base in error.__mro__ if base.__module__ == "builtins"}

@@ -39,7 +39,8 @@ class Batcher(Lifecycle, Calls[A, B]):
         max_batch_size: most requests in one batch.
         wait_ms: longest time the oldest request is held for company, in milliseconds.
         max_queue: most pending requests.
-        overflow: what a request meets at a full queue: "raise" QueueFull, or "wait" for room.
+        overflow: what a request meets at a full queue: "raise" QueueFull, "wait" for room, or "shed": the least
+            urgent gives way, with RequestShed.
         name: in statistics and log lines.
         max_batch_cost: most cost in one batch; of requests that cost 1 each, or
         cost: what one costs: a function of the item that returns an int from 0, or an int for all. A request

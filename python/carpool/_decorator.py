@@ -59,7 +59,8 @@ def batched(
         wait_ms: longest time the oldest request is held for company while a slot is free, in
             milliseconds, from its arrival. A full batch leaves at once.
         max_queue: most pending requests.
-        overflow: what a request meets at a full queue: "raise" QueueFull, or "wait" for room.
+        overflow: what a request meets at a full queue: "raise" QueueFull, "wait" for room, or "shed": the least
+            urgent gives way, with RequestShed.
         max_concurrent_batches: how many batches may run at once.
         executor: who runs the handler: "thread" (a persistent worker thread; the default for `def`), "loop"
             (the callers' event loop; the default for `async def`) or "caller" (the thread whose call closes

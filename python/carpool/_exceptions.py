@@ -14,6 +14,7 @@ __all__ = [
     "DeadlineExceeded",
     "HandlerError",
     "QueueFull",
+    "RequestShed",
     "RequestTooLarge",
     "SetupError",
     "WouldDeadlock",
@@ -25,7 +26,11 @@ class CarpoolError(Exception):
 
 
 class QueueFull(CarpoolError):
-    """`max_queue` requests are pending and `overflow` is "raise"."""
+    """`max_queue` requests are pending and `overflow` is "raise" (or "shed": see `RequestShed`)."""
+
+
+class RequestShed(QueueFull):
+    """`max_queue` requests are pending, `overflow` is "shed", and of all of them this one gave way."""
 
 
 class DeadlineExceeded(CarpoolError, TimeoutError):

@@ -16,7 +16,7 @@ LARGEST_COUNT = 2**48
 #: Priorities further from 0 are refused: each level in use has a queue of its own.
 FURTHEST_LEVEL = 100
 
-OVERFLOWS = ("raise", "wait")
+OVERFLOWS = ("raise", "wait", "shed")
 EXECUTORS = ("thread", "loop", "caller")
 
 

@@ -74,6 +74,8 @@ class Stats:
     cancelled: int = 0
     #: Refused at the call: queue full, or closed.
     rejected: int = 0
+    #: Gave way at a full queue: of those that were pending (counted in `failed`) and of newcomers (in `rejected`).
+    shed: int = 0
     #: In the queue, waiting for a batch; those that wait for room are not in it yet.
     pending: int = 0
     #: In a batch, unanswered.

@@ -20,7 +20,7 @@ S_co = TypeVar("S_co", covariant=True)  # what a method is bound to
 F_co = TypeVar("F_co", covariant=True)  # what a method becomes once bound
 T = TypeVar("T")
 
-Overflow = Literal["raise", "wait"]
+Overflow = Literal["raise", "wait", "shed"]
 Executor = Literal["thread", "loop", "caller"]
 #: What the handler runs inside; the asynchronous kind is for `async def` handlers.
 Entered = AbstractContextManager[object] | AbstractAsyncContextManager[object]

@@ -317,7 +317,7 @@ def undecorated(texts: list[str]) -> list[int]:
 
 
 def chosen(
-    executor: Literal["thread", "caller"] | None, overflow: Literal["raise", "wait"]
+    executor: Literal["thread", "caller"] | None, overflow: Literal["raise", "wait", "shed"]
 ) -> None:
     assert_type(with_options, BatchedFunction[[str], int])
     assert_type(awith_options, AsyncBatchedFunction[[str], int])

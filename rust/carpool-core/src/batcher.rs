@@ -230,6 +230,7 @@ impl<B: Border> Batcher<B> {
             failed: counters.failed,
             cancelled,
             rejected,
+            shed: counters.shed,
             pending,
             in_flight: counters.in_flight,
             batches: counters.batches,

@@ -15,6 +15,8 @@ pub enum Failure {
     Closed,
     /// The deadline passed before the request left.
     Expired,
+    /// The queue was full, and it gave way to a request that is more urgent.
+    Shed,
 }
 
 /// What a user of the core brings along: its payloads, its answers, its way of waiting, its clock.

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Refusal {
     /// `max_queue` requests are pending.
     Full,
+    /// `max_queue` requests are pending, and none of them is less urgent.
+    Shed,
     /// The batcher takes no more requests.
     Closed,
     /// The request alone costs more than a batch may.
@@ -35,6 +37,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "the queue is full",
+            Self::Shed => "the queue is full of requests that are more urgent",
             Self::Closed => "the batcher is closed",
             Self::TooLarge => "the request exceeds the cost of a batch",
         })

@@ -16,6 +16,9 @@ pub enum Overflow {
     Raise,
     /// The request waits for room in front of the queue, in order of arrival.
     Wait,
+    /// Of what is pending and the request one gives way: of the least urgent level, of that with the latest
+    /// deadline, of those the newest.
+    Shed,
 }
 
 /// The limits of one batcher.

@@ -36,6 +36,12 @@ impl Terms {
         ORIGIN.saturating_add(arrival).saturating_add_signed(by)
     }
 
+    /// How much later than its arrival it stands in the order: the same for all of one priority.
+    #[inline]
+    pub const fn level(&self) -> i64 {
+        self.urgency.wrapping_sub(self.arrival) as i64
+    }
+
     /// A plain request that arrives now.
     #[inline]
     pub fn at(arrival: Nanos) -> Self {

@@ -141,13 +141,13 @@ pub(crate) fn tell_steps<B: Border>(mut requests: Vec<Handle<B>>) {
     }
 }
 
-/// Fails requests that were claimed without a batch: those a close met while they were pending.
-/// They have been counted.
-pub(crate) fn fail_unsealed<B: Border>(requests: Vec<Claimed<B>>) {
+/// Fails requests that were claimed without a batch: those a close met while they were pending, or that gave
+/// way at a full queue. They have been counted.
+pub(crate) fn fail_unsealed<B: Border>(requests: Vec<(Claimed<B>, Failure)>) {
     let mut delivery = Delivery::<B>::of(requests.len());
     let mut payloads = Vec::with_capacity(requests.len());
-    for claimed in requests {
-        payloads.extend(delivery.add_last(claimed, B::failure(Failure::Closed)));
+    for (claimed, why) in requests {
+        payloads.extend(delivery.add_last(claimed, B::failure(why)));
     }
     delivery.publish_and_wake();
     drop(payloads);

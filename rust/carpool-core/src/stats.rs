@@ -120,6 +120,8 @@ impl Histogram {
 pub(crate) struct Counters {
     pub(crate) answered: u64,
     pub(crate) failed: u64,
+    /// Gave way at a full queue, newcomers included.
+    pub(crate) shed: u64,
     /// Given up by their callers while in flight.
     pub(crate) forsaken: u64,
     pub(crate) in_flight: u64,
@@ -143,6 +145,8 @@ pub struct Snapshot {
     pub cancelled: u64,
     /// Refused at submit.
     pub rejected: u64,
+    /// Gave way at a full queue: of those pending, which are counted as failed, and of those that were refused.
+    pub shed: u64,
     /// Waiting for a batch.
     pub pending: u64,
     /// In a sealed batch, unanswered.

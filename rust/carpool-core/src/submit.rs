@@ -171,10 +171,13 @@ fn submit_to_full<B: Border>(
     terms: Terms,
     why: NotAdmitted,
 ) -> Result<Ticket<B>, Refused<B::Payload, B::Waiter>> {
-    let refusal = match why {
-        NotAdmitted::Closed => Some(Refusal::Closed),
-        NotAdmitted::Full if shared.posted.overflow == Overflow::Raise => Some(Refusal::Full),
-        NotAdmitted::Full => None,
+    let refusal = match (why, shared.posted.overflow) {
+        (NotAdmitted::Closed, _) => Some(Refusal::Closed),
+        (NotAdmitted::Full, Overflow::Raise) => Some(Refusal::Full),
+        (NotAdmitted::Full, Overflow::Shed) => {
+            return submit_shedding(shared, payload, waiter, terms);
+        }
+        (NotAdmitted::Full, Overflow::Wait) => None,
     };
     if let Some(why) = refusal {
         shared.rejected.fetch_add(1, Relaxed);
@@ -209,6 +212,54 @@ fn submit_to_full<B: Border>(
         }
         unreachable!("the request was never shared");
     }
+    if terms.deadline != NEVER {
+        Shared::keep_deadline(shared, terms.deadline);
+    }
+    Ok(Ticket {
+        shared: shared.clone(),
+        request,
+    })
+}
+
+/// The queue is full, and the least urgent gives way.
+fn submit_shedding<B: Border>(
+    shared: &Arc<Shared<B>>,
+    payload: B::Payload,
+    waiter: B::Waiter,
+    terms: Terms,
+) -> Result<Ticket<B>, Refused<B::Payload, B::Waiter>> {
+    let now = shared.now();
+    let made = shared.locked(|state, out| {
+        // The look may end what is overdue: then there is room.
+        state.take_in(shared, now, out);
+        let made = match state.make_room(shared, &terms, out) {
+            Ok(()) => {
+                let who = Who::One(waiter);
+                let (request, queued) = Handle::pair(|| Request::new(payload, who, terms, false));
+                state.deadlines.add(&queued);
+                state.pending.push(queued);
+                Ok(request)
+            }
+            Err(why) => Err((why, payload, waiter)),
+        };
+        state.settle(shared, now, out);
+        made
+    });
+    let request = match made {
+        Ok(request) => request,
+        Err((why, payload, waiter)) => {
+            shared.rejected.fetch_add(1, Relaxed);
+            let why = match why {
+                NotAdmitted::Closed => Refusal::Closed,
+                NotAdmitted::Full => Refusal::Shed,
+            };
+            return Err(Refused {
+                why,
+                payload,
+                waiter,
+            });
+        }
+    };
     if terms.deadline != NEVER {
         Shared::keep_deadline(shared, terms.deadline);
     }

@@ -22,6 +22,9 @@ impl Queued for Item {
     fn is_live(&self) -> bool {
         true
     }
+    fn address(&self) -> u64 {
+        self.id as u64
+    }
 }
 
 #[derive(Debug, Clone)]

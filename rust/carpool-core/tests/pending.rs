@@ -27,6 +27,9 @@ impl Queued for Item {
     fn is_live(&self) -> bool {
         self.0.live.get()
     }
+    fn address(&self) -> u64 {
+        Rc::as_ptr(&self.0) as u64
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -35,6 +38,7 @@ enum Step {
         key: u64,
         level: i64,
         cost: u64,
+        deadline: u64,
     },
     Later(u64),
     /// Ends one of the pushed, wherever it is.
@@ -47,6 +51,11 @@ enum Step {
         take: bool,
         refuse: usize,
     },
+    /// A newcomer of this level and deadline finds the queue full.
+    Full {
+        level: i64,
+        deadline: u64,
+    },
     Compact,
     Clear,
     /// Other limits.
@@ -56,12 +65,21 @@ enum Step {
     },
 }
 
+fn deadline() -> impl Strategy<Value = u64> {
+    prop_oneof![2 => Just(u64::MAX), 2 => 500..503_u64]
+}
+
 fn step() -> impl Strategy<Value = Step> {
-    let push = (0..3_u64, -1..3_i64, 0..6_u64).prop_map(|(key, level, cost)| Step::Push {
-        key,
-        level,
-        cost,
-    });
+    let push =
+        (0..3_u64, -1..3_i64, 0..6_u64, deadline()).prop_map(|(key, level, cost, deadline)| {
+            Step::Push {
+                key,
+                level,
+                cost,
+                deadline,
+            }
+        });
+    let full = (-1..3_i64, deadline()).prop_map(|(level, deadline)| Step::Full { level, deadline });
     let look = (
         1..5_usize,
         prop::option::of(0..25_u64),
@@ -79,6 +97,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..12_u64).prop_map(Step::Later),
         4 => any::<usize>().prop_map(Step::Kill),
         5 => look,
+        3 => full,
         1 => Just(Step::Compact),
         1 => (1..5_usize, prop_oneof![Just(u64::MAX), 6..14_u64]).prop_map(
             |(max_batch_size, max_batch_cost)| Step::Change { max_batch_size, max_batch_cost }),
@@ -299,16 +318,59 @@ impl Run {
         }
     }
 
+    /// Who gives way: of the least urgent level, of that with the latest deadline, of those the newest.
+    fn full(&mut self, level: i64, deadline: u64) {
+        let age = 7 * level;
+        let newcomer = Terms {
+            urgency: Terms::urgency(self.now, age),
+            deadline,
+            ..Terms::at(self.now)
+        };
+        let rank = |terms: &Terms| {
+            (
+                terms.urgency as i128 - terms.arrival as i128,
+                terms.deadline,
+            )
+        };
+        let last = self
+            .plain
+            .live()
+            .max_by_key(|cell| (rank(&cell.terms), cell.id));
+        let expected = last.filter(|cell| rank(&cell.terms) > rank(&newcomer));
+        let found = self.pending.gives_way(&newcomer);
+        if self.limits.overflow != Overflow::Shed {
+            assert!(found.is_none());
+            return;
+        }
+        assert_eq!(
+            found.as_ref().map(|item| item.0.id),
+            expected.map(|cell| cell.id)
+        );
+        if let Some(item) = found {
+            item.0.live.set(false);
+            self.killed = true;
+            let mut garbage = Vec::new();
+            let dropped = self.pending.trim(item.terms(), &mut garbage);
+            assert_eq!(dropped, garbage.len());
+            self.bury(garbage);
+        }
+    }
+
     fn step(&mut self, step: Step) {
         match step {
-            Step::Push { key, level, cost } => {
+            Step::Push {
+                key,
+                level,
+                cost,
+                deadline,
+            } => {
                 let age = 7 * level;
                 let terms = Terms {
                     arrival: self.now,
                     urgency: Terms::urgency(self.now, age),
                     cost,
                     key,
-                    deadline: u64::MAX,
+                    deadline,
                 };
                 let item = Item(Rc::new(Cell0 {
                     id: self.plain.0.len(),
@@ -333,6 +395,7 @@ impl Run {
                 take,
                 refuse,
             } => self.look(size, wait, take, refuse),
+            Step::Full { level, deadline } => self.full(level, deadline),
             Step::Compact => {
                 let mut garbage = Vec::new();
                 self.pending.compact(&mut garbage);
@@ -372,6 +435,7 @@ proptest! {
     fn both_agree(
         max_batch_size in 1..5_usize,
         max_batch_cost in prop_oneof![Just(u64::MAX), 6..14_u64],
+        sheds in any::<bool>(),
         steps in prop::collection::vec(step(), 1..80),
     ) {
         let limits = Limits {
@@ -379,7 +443,7 @@ proptest! {
             max_batch_cost,
             wait: 0,
             max_queue: 1000,
-            overflow: Overflow::Raise,
+            overflow: if sheds { Overflow::Shed } else { Overflow::Raise },
             slots: 1,
             ..Limits::default()
         };

@@ -116,7 +116,7 @@ impl Tally {
                 assert_eq!(answer, answer_to(payload), "the answer to another request");
                 self.answered.fetch_add(1, SeqCst);
             }
-            Err(Failure::Abandoned | Failure::Closed) => {
+            Err(Failure::Abandoned | Failure::Closed | Failure::Shed) => {
                 self.failed.fetch_add(1, SeqCst);
             }
             Err(Failure::Expired) => {

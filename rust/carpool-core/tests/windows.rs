@@ -524,6 +524,7 @@ impl Life {
                     Ok(answer) => assert_eq!(answer, (first + at as u64) * 10, "another's"),
                     Err(Failure::Abandoned) => assert!(at < list.sealed),
                     Err(Failure::Closed) => assert!(self.closed && at >= list.sealed),
+                    Err(Failure::Shed) => panic!("nobody gives way here"),
                     Err(Failure::Expired) => {
                         assert!(list.deadline <= self.batcher.now() && at >= list.sealed);
                     }

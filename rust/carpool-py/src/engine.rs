@@ -54,6 +54,7 @@ impl Engine {
         let overflow = match overflow {
             "raise" => Overflow::Raise,
             "wait" => Overflow::Wait,
+            "shed" => Overflow::Shed,
             other => return Err(PyValueError::new_err(format!("overflow: {other:?}"))),
         };
         let executor = match executor {
@@ -442,6 +443,7 @@ impl Engine {
             ("failed", snapshot.failed),
             ("cancelled", snapshot.cancelled),
             ("rejected", snapshot.rejected),
+            ("shed", snapshot.shed),
             ("pending", snapshot.pending),
             ("in_flight", snapshot.in_flight),
             ("batches", snapshot.batches),

@@ -55,6 +55,14 @@ pub(crate) fn refused(py: Python<'_>, engine: &Shared, why: Refusal, cost: u64) 
             );
             raise(py, "QueueFull", text)
         }
+        Refusal::Shed => {
+            let most = engine.core.limits().max_queue;
+            let text = format!(
+                "{name}: {most} requests are pending (max_queue={most}) and none of them is less urgent \
+                 than this one, so it gives way (overflow=\"shed\"); try later, or raise max_queue"
+            );
+            raise(py, "RequestShed", text)
+        }
         Refusal::Closed => closed(py, engine),
         Refusal::TooLarge => {
             let most = engine.core.limits().max_batch_cost;
@@ -86,6 +94,14 @@ fn failure(py: Python<'_>, engine: &Shared, why: Failure) -> Py<PyAny> {
                 make(py, "BatcherClosed", text)
             }
         },
+        Failure::Shed => {
+            let most = engine.core.limits().max_queue;
+            let text = format!(
+                "{name}: the queue was full (max_queue={most}), and this request gave way to a more urgent \
+                 one (overflow=\"shed\"); try later, or raise max_queue"
+            );
+            make(py, "RequestShed", text)
+        }
         Failure::Expired => {
             let text = format!("{name}: the request's time was over before it left in a batch");
             make(py, "DeadlineExceeded", text)

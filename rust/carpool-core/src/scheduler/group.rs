@@ -6,6 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::pending::Queued;
 use crate::clock::Nanos;
 use crate::limits::Limits;
+use crate::request::Terms;
 
 /// Keys are numbers handed out by the border: mixing them is enough. (Finalizer of SplitMix64;
 /// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.)
@@ -62,7 +63,7 @@ impl<H: Queued> Group<H> {
 
     pub(super) fn push(&mut self, item: H) {
         let terms = item.terms();
-        let offset = terms.urgency.wrapping_sub(terms.arrival) as i64;
+        let offset = terms.level();
         self.cost = self.cost.saturating_add(terms.cost);
         self.len += 1;
         let lane = match self.lanes.iter_mut().position(|lane| lane.offset == offset) {
@@ -88,6 +89,21 @@ impl<H: Queued> Group<H> {
             .filter_map(|(at, lane)| lane.queue.front().map(|head| (head.terms().urgency, at)))
             .min()
             .map(|(_, at)| at)
+    }
+
+    /// Drops the dead handles at the end of the lane of `terms`.
+    pub(super) fn trim(&mut self, terms: &Terms, mut dropped: impl FnMut(H)) {
+        let offset = terms.level();
+        let Some(at) = self.lanes.iter().position(|lane| lane.offset == offset) else {
+            return;
+        };
+        let queue = &mut self.lanes[at].queue;
+        while queue.back().is_some_and(|last| !last.is_live()) {
+            let Some(last) = queue.pop_back() else { break };
+            self.len -= 1;
+            self.cost = self.cost.saturating_sub(last.terms().cost);
+            dropped(last);
+        }
     }
 
     pub(super) fn pop(&mut self, lane: usize) -> Option<H> {

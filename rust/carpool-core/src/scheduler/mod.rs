@@ -9,8 +9,10 @@ mod change;
 mod company;
 mod deadlines;
 mod group;
+mod overflow;
 pub mod pending;
 pub mod policy;
+mod ranks;
 mod waiting;
 mod windows;
 
@@ -47,6 +49,10 @@ impl<B: Border> Queued for Handle<B> {
     #[inline]
     fn is_live(&self) -> bool {
         self.reply.is_pending()
+    }
+    #[inline]
+    fn address(&self) -> u64 {
+        &raw const **self as u64
     }
 }
 
@@ -111,7 +117,8 @@ pub(crate) struct Outbox<B: Border> {
     /// The waker of a seat that left the line.
     pub(crate) spent: Option<Waker>,
     pub(crate) garbage: Vec<Handle<B>>,
-    pub(crate) failing: Vec<Claimed<B>>,
+    /// Claimed without a batch, each with what it fails with.
+    pub(crate) failing: Vec<(Claimed<B>, Failure)>,
     /// Overdue requests, ended.
     pub(crate) expired: Vec<Handle<B>>,
     /// Backlogs that are done with, and how many outcomes each has to count down.
@@ -300,7 +307,7 @@ impl<B: Border> State<B> {
             // Not counted in yet, so not counted out.
             if handle.reply.admit() {
                 match Claimed::claim(handle) {
-                    Ok(claimed) => out.failing.push(claimed),
+                    Ok(claimed) => out.failing.push((claimed, Failure::Closed)),
                     Err(handle) => out.garbage.push(handle),
                 }
             } else {
@@ -314,7 +321,7 @@ impl<B: Border> State<B> {
                 Ok(claimed) => {
                     n += 1;
                     cost += price;
-                    out.failing.push(claimed);
+                    out.failing.push((claimed, Failure::Closed));
                 }
                 Err(handle) => out.garbage.push(handle),
             }

@@ -13,8 +13,9 @@ use std::collections::BTreeSet;
 
 use super::group::Groups;
 use super::policy::View;
+use super::ranks::Ranks;
 use crate::clock::Nanos;
-use crate::limits::Limits;
+use crate::limits::{Limits, Overflow};
 use crate::request::Terms;
 
 /// What can be queued here.
@@ -23,6 +24,8 @@ pub trait Queued {
     fn terms(&self) -> &Terms;
     /// Still pending, not cancelled or expired meanwhile.
     fn is_live(&self) -> bool;
+    /// What tells it from all others that are queued.
+    fn address(&self) -> u64;
 }
 
 /// All pending requests of one batcher.
@@ -31,11 +34,13 @@ pub struct Pending<H> {
     by_urgency: BTreeSet<(Nanos, u64)>,
     by_arrival: BTreeSet<(Nanos, u64)>,
     full: BTreeSet<(Nanos, u64)>,
+    /// Where requests give way at a full queue.
+    ranks: Option<Ranks<H>>,
     limits: Limits,
     len: usize,
 }
 
-impl<H: Queued> Pending<H> {
+impl<H: Queued + Clone> Pending<H> {
     /// Nothing pending.
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -43,6 +48,7 @@ impl<H: Queued> Pending<H> {
             by_urgency: BTreeSet::new(),
             by_arrival: BTreeSet::new(),
             full: BTreeSet::new(),
+            ranks: (limits.overflow == Overflow::Shed).then(Ranks::new),
             limits,
             len: 0,
         }
@@ -76,6 +82,9 @@ impl<H: Queued> Pending<H> {
 
     /// Queues one request behind those of its key and priority.
     pub fn push(&mut self, item: H) {
+        if let Some(ranks) = &mut self.ranks {
+            ranks.insert(&item);
+        }
         let key = item.terms().key;
         let group = self.groups.of(key);
         group.push(item);
@@ -127,7 +136,13 @@ impl<H: Queued> Pending<H> {
             return false;
         };
         let before = (group.len, group.indexed);
+        let dropped = garbage.len();
         group.prune(garbage);
+        if let Some(ranks) = &mut self.ranks {
+            garbage[dropped..]
+                .iter()
+                .for_each(|item| ranks.remove(item));
+        }
         self.len -= before.0 - group.len;
         if before.0 == group.len {
             return false;
@@ -230,6 +245,13 @@ impl<H: Queued> Pending<H> {
         let Some(group) = self.groups.get_mut(key) else {
             return false;
         };
+        let ranks = &mut self.ranks;
+        let mut claim = |item: H| {
+            if let Some(ranks) = ranks {
+                ranks.remove(&item);
+            }
+            claim(item)
+        };
         let (before, mut taken, mut cost) = (group.len, 0, 0_u64);
         let mut misfit = false;
         while taken < size {
@@ -257,6 +279,32 @@ impl<H: Queued> Pending<H> {
         misfit
     }
 
+    /// At a full queue, where requests give way: of all that is pending, and a newcomer with these terms, the one
+    /// that gives way; none: the newcomer. Whoever ends it tells by [`trim`](Self::trim).
+    pub fn gives_way(&mut self, newcomer: &Terms) -> Option<H> {
+        self.ranks.as_mut()?.gives_way(newcomer)
+    }
+
+    /// A request with these terms has ended: drops the dead handles at the end of its lane, where most of those
+    /// that give way stand. How many.
+    pub fn trim(&mut self, terms: &Terms, garbage: &mut Vec<H>) -> usize {
+        let Some(group) = self.groups.get_mut(terms.key) else {
+            return 0;
+        };
+        let before = group.len;
+        let ranks = &mut self.ranks;
+        group.trim(terms, |item| {
+            if let Some(ranks) = ranks {
+                ranks.remove(&item);
+            }
+            garbage.push(item);
+        });
+        let dropped = before - group.len;
+        self.len -= dropped;
+        self.index(terms.key);
+        dropped
+    }
+
     /// Drops every dead handle.
     pub fn compact(&mut self, garbage: &mut Vec<H>) {
         for key in self.groups.keys() {
@@ -278,6 +326,9 @@ impl<H: Queued> Pending<H> {
                     group.cost = group.cost.saturating_add(item.terms().cost);
                     group.lanes[lane].queue.push_back(item);
                 } else {
+                    if let Some(ranks) = &mut self.ranks {
+                        ranks.remove(&item);
+                    }
                     garbage.push(item);
                 }
             }
@@ -295,6 +346,10 @@ impl<H: Queued> Pending<H> {
         self.by_urgency.clear();
         self.by_arrival.clear();
         self.full.clear();
+        if let Some(ranks) = &mut self.ranks {
+            // Each handle is held by `all` as well.
+            ranks.clear();
+        }
         self.len = 0;
         all
     }

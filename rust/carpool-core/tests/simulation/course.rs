@@ -28,6 +28,7 @@ impl World {
                 Failure::Closed => assert_eq!(self.plain.phase, Phase::Failing),
                 other => assert_eq!(other, Failure::Abandoned),
             },
+            (State::Shed, Some(Answer::Failure(why))) => assert_eq!(why, Failure::Shed),
             (State::Expired, None) => {}
             (state, answer) => panic!("{id} is {state:?}, with an answer: {}", answer.is_some()),
         }
@@ -94,6 +95,8 @@ impl World {
                 State::InFlight { .. } | State::Prepared { .. } => (false, false, true, false),
                 State::Expired => (false, false, false, true),
                 State::Answered | State::Failed => (false, false, true, true),
+                // Claimed, to be answered.
+                State::Shed => (false, false, true, true),
                 // Before or after it was sealed.
                 State::Cancelled => (false, false, shown.2, false),
             };

@@ -22,6 +22,8 @@ pub enum State {
     Answered,
     Failed,
     Expired,
+    /// Gave way at a full queue.
+    Shed,
     Cancelled,
 }
 
@@ -43,6 +45,8 @@ pub struct Plain {
     /// In order of submission; the number of a request is its place.
     pub all: Vec<Entry>,
     pub rejected: u64,
+    /// Of those the ones that gave way at a full queue.
+    pub gave_way: u64,
     pub phase: Phase,
     pub flushed: Option<u64>,
     pub running: usize,
@@ -58,6 +62,7 @@ impl Plain {
             limits,
             all: Vec::new(),
             rejected: 0,
+            gave_way: 0,
             phase: Phase::Open,
             flushed: None,
             running: 0,
@@ -87,8 +92,38 @@ impl Plain {
         arrivals.min().expect("a request")
     }
 
-    /// How a submit of this cost ends: refused, or in the queue, or in front of it.
-    pub fn admits(&self, cost: u64) -> Result<State, Refusal> {
+    /// How a submit with these terms ends: refused, or in the queue, or in front of it; and who gives way for
+    /// it.
+    pub fn admits(&self, terms: &Terms, now: u64) -> (Result<State, Refusal>, Option<usize>) {
+        // Whoever finds the queue full looks for what is overdue first.
+        let live = |&id: &usize| self.all[id].terms.deadline > now;
+        let pending: Vec<_> = self.with(|state| state == State::Pending).collect();
+        let full = pending.len() >= self.limits.max_queue;
+        if !full || self.limits.overflow != Overflow::Shed {
+            return (self.admits_without_shedding(terms.cost), None);
+        }
+        if terms.cost > self.limits.max_batch_cost || self.phase != Phase::Open {
+            return (self.admits_without_shedding(terms.cost), None);
+        }
+        // The least urgent level, of that the latest deadline, of those the newest.
+        let rank = |terms: &Terms| {
+            let level = i128::from(terms.urgency) - i128::from(terms.arrival);
+            (level, terms.deadline)
+        };
+        let pending: Vec<_> = pending.into_iter().filter(live).collect();
+        if pending.len() < self.limits.max_queue {
+            return (Ok(State::Pending), None);
+        }
+        let last = pending
+            .into_iter()
+            .max_by_key(|&id| (rank(&self.all[id].terms), id));
+        match last.filter(|&id| rank(&self.all[id].terms) > rank(terms)) {
+            Some(id) => (Ok(State::Pending), Some(id)),
+            None => (Err(Refusal::Shed), None),
+        }
+    }
+
+    fn admits_without_shedding(&self, cost: u64) -> Result<State, Refusal> {
         let full = self.pending() >= self.limits.max_queue;
         if cost > self.limits.max_batch_cost {
             Err(Refusal::TooLarge)
@@ -263,7 +298,7 @@ impl Plain {
             ("answered", count(|s| s == State::Answered), shown.answered),
             (
                 "failed",
-                count(|s| matches!(s, State::Failed | State::Expired)),
+                count(|s| matches!(s, State::Failed | State::Expired | State::Shed)),
                 shown.failed,
             ),
             (
@@ -272,6 +307,11 @@ impl Plain {
                 shown.cancelled,
             ),
             ("rejected", self.rejected, shown.rejected),
+            (
+                "shed",
+                count(|s| s == State::Shed) + self.gave_way,
+                shown.shed,
+            ),
             ("pending", count(|s| s == State::Pending), shown.pending),
             (
                 "in flight",

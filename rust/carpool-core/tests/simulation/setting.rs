@@ -33,7 +33,7 @@ impl Setting {
             max_batch_cost: dice.pick(&[u64::MAX, u64::MAX, 8, 15]),
             wait: dice.pick(&[0, 0, 5, 20, 60, u64::MAX]),
             max_queue: dice.pick(&[1, 2, 5, 12, 1000]),
-            overflow: dice.pick(&[Overflow::Raise, Overflow::Wait]),
+            overflow: dice.pick(&[Overflow::Raise, Overflow::Wait, Overflow::Shed]),
             slots: dice.pick(&[1, 1, 2, 3, usize::MAX]),
             ..Limits::default()
         };

@@ -10,7 +10,7 @@ use carpool_core::batch::Outgoing;
 use carpool_core::reply::Cancelled;
 use carpool_core::request::Terms;
 use carpool_core::submit::Announce;
-use carpool_core::{Batch, Batcher, Pulled, Seat};
+use carpool_core::{Batch, Batcher, Pulled, Refusal, Seat};
 
 use super::border::{Bell, Census, Diary, Dice, Sim, Time, Waiter, ids};
 use super::plain::{Entry, Phase, Plain, State};
@@ -148,8 +148,8 @@ impl World {
         } else {
             Announce::Yes
         };
-        let expected = self.plain.admits(terms.cost);
-        self.note(|| format!("submit {id} {terms:?}: {expected:?}"));
+        let (expected, gives_way) = self.plain.admits(&terms, now);
+        self.note(|| format!("submit {id} {terms:?}: {expected:?}, {gives_way:?} gives way"));
         let payload = self.census.value(id);
         match self.batcher.submit_with(payload, waiter, terms, announce) {
             Ok(ticket) => {
@@ -159,7 +159,13 @@ impl World {
                     state,
                     ticket,
                 });
-                self.check_books();
+                if let Some(victim) = gives_way {
+                    self.plain.all[victim].state = State::Shed;
+                }
+                let mut told = self.note_endings();
+                told.extend(gives_way);
+                told.sort_unstable();
+                self.check_told(told);
                 if self.setting.callers {
                     self.callers.push(Caller {
                         id,
@@ -173,6 +179,7 @@ impl World {
                 assert_eq!(Err(refused.why), expected);
                 assert_eq!((refused.payload.id, refused.waiter.value.id), (id, id));
                 self.plain.rejected += 1;
+                self.plain.gave_way += u64::from(refused.why == Refusal::Shed);
                 self.check_books();
             }
         }
