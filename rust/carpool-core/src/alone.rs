@@ -32,6 +32,7 @@ impl<'a, B: Border> Alone<'a, B> {
             && shared.admission.is_quiet()
             && state.lobby.is_empty()
             && state.slots.front_size().is_none()
+            && state.learned.is_none()
             && !state.company.may_come(|| shared.now());
         if !quiet {
             return None;

@@ -10,6 +10,7 @@ use crate::reply::Unstored;
 use crate::request::{Claimed, Handle};
 use crate::route::{self, Delivery};
 use crate::scheduler::Shared;
+use crate::scheduler::learned::Load;
 use crate::scheduler::policy::Reason;
 use crate::slot::Kept;
 use crate::stats::since;
@@ -20,6 +21,7 @@ pub(crate) struct Sealed<B: Border> {
     pub(crate) requests: Vec<Claimed<B>>,
     pub(crate) reason: Reason,
     pub(crate) oldest: Nanos,
+    pub(crate) cost: u64,
     pub(crate) at: Nanos,
     /// How many batches had been sealed, this one included.
     pub(crate) number: u64,
@@ -61,10 +63,15 @@ impl<B: Border> Batch<B> {
             requests,
             reason,
             oldest,
+            cost,
             at,
             number,
         } = sealed;
         let left = requests.len();
+        let load = Load {
+            size: shared.learning.padded(left),
+            cost,
+        };
         Self {
             shared,
             answered: vec![false; left],
@@ -77,7 +84,7 @@ impl<B: Border> Batch<B> {
                 batch: number,
                 index: 0,
             },
-            lease: Some(Lease::new(at)),
+            lease: Some(Lease::new(at, load)),
         }
     }
 
@@ -124,6 +131,13 @@ impl<B: Border> Batch<B> {
     /// How many requests it holds.
     pub fn len(&self) -> usize {
         self.answered.len()
+    }
+
+    /// How many rows its handler is to see: as many as it holds requests, or the next allowed size. The rows
+    /// beyond the requests belong to nobody.
+    #[inline]
+    pub fn padded_len(&self) -> usize {
+        self.shared.learning.padded(self.len())
     }
 
     /// Never: a batch holds at least one request.

@@ -9,6 +9,7 @@ use crate::error::Refused;
 use crate::limits::{BadLimit, Limits};
 use crate::many::{Item, Many, RefusedMany, Told, submit_many};
 use crate::request::Terms;
+use crate::scheduler::learned::Learning;
 use crate::scheduler::{Phase, Shared};
 use crate::slot::{Pulled, Seat, pull_own, try_pull};
 use crate::stats::Snapshot;
@@ -32,9 +33,15 @@ impl<B: Border> Clone for Batcher<B> {
 impl<B: Border> Batcher<B> {
     /// A batcher that keeps to `limits` and reads `clock`. Starts nothing.
     pub fn new(limits: Limits, clock: B::Clock) -> Result<Self, BadLimit> {
+        Self::learning(limits, Learning::default(), clock)
+    }
+
+    /// The same for one that learns from the batches that ran.
+    pub fn learning(limits: Limits, learning: Learning, clock: B::Clock) -> Result<Self, BadLimit> {
         limits.check()?;
+        let limits = learning.limit(limits)?;
         Ok(Self {
-            shared: Arc::new(Shared::new(limits, clock)),
+            shared: Arc::new(Shared::new(limits, learning, clock)),
         })
     }
 
@@ -66,6 +73,7 @@ impl<B: Border> Batcher<B> {
             state
                 .limits
                 .check_change(shared.posted.counts_cost, &limits)?;
+            let limits = shared.learning.limit(limits)?;
             state.keep_to(shared, limits);
             state.settle(shared, now, out);
             Ok(())

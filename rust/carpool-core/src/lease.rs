@@ -1,6 +1,7 @@
 //! The lease on a slot: held by a batch, or by all the parts it was split into.
 
 use crate::clock::Nanos;
+use crate::scheduler::learned::Load;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -10,15 +11,17 @@ use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// before the last share ends; and shares end under the scheduler's lock.
 pub(crate) struct Lease {
     sealed: Nanos,
+    load: Load,
     /// How many shares there are; made by the first split.
     shares: Option<Arc<AtomicUsize>>,
 }
 
 impl Lease {
     /// Of a batch that was sealed at this moment.
-    pub(crate) fn new(sealed: Nanos) -> Self {
+    pub(crate) fn new(sealed: Nanos, load: Load) -> Self {
         Self {
             sealed,
+            load,
             shares: None,
         }
     }
@@ -31,15 +34,28 @@ impl Lease {
         shares.fetch_add(1, Relaxed);
         Self {
             sealed: self.sealed,
+            load: self.load,
             shares: Some(shares.clone()),
         }
     }
 
-    /// Ends this share, under the scheduler's lock: when the batch was sealed, if it was the last.
-    pub(crate) fn end(self) -> Option<Nanos> {
+    /// Ends this share, under the scheduler's lock: what there is to know of the batch, if it was the last.
+    pub(crate) fn end(self) -> Option<Ended> {
+        let whole = self.shares.is_none();
         let last = self
             .shares
             .is_none_or(|shares| shares.fetch_sub(1, Relaxed) == 1);
-        last.then_some(self.sealed)
+        last.then_some(Ended {
+            sealed: self.sealed,
+            load: whole.then_some(self.load),
+        })
     }
+}
+
+/// Of a batch whose last answer is there.
+pub(crate) struct Ended {
+    /// When it was sealed.
+    pub(crate) sealed: Nanos,
+    /// What it brought to its handler; not of one that was split, which ran more than once.
+    pub(crate) load: Option<Load>,
 }

@@ -114,9 +114,14 @@ pub(crate) fn route<B: Border>(
         counters.answered += delivered - failed;
         counters.failed += failed;
         counters.forsaken += gone;
-        if let Some(sealed) = ended {
-            let run = since(sealed, now);
+        if let Some(ended) = &ended {
+            let run = since(ended.sealed, now);
             counters.runs.add(run);
+            // One that failed may have ended early.
+            let ran = ended.load.filter(|_| failed < delivered + gone);
+            if let (Some(learned), Some(load)) = (&mut state.learned, ran) {
+                learned.ran(load, run);
+            }
             state.company.answered(run, shared.admission.count());
             if !keeps_slot {
                 state.give_slot_back();

@@ -30,7 +30,8 @@ impl<B: Border> State<B> {
             match decision {
                 Decision::Leave(reason) => {
                     let is_own = |handle: &Handle<B>| Handle::ptr_eq(handle, own);
-                    if key != own.terms.key || !self.pending.among_first(key, size, is_own) {
+                    let leaving = self.chosen(shared, key, size);
+                    if key != own.terms.key || !self.pending.among_first(key, leaving, is_own) {
                         return Err(None);
                     }
                     let sealed = self.seal(shared, key, size, reason, now, out);

@@ -7,12 +7,15 @@
 mod callers;
 mod change;
 mod company;
+pub mod curve;
 mod deadlines;
 mod group;
+pub mod learned;
 mod overflow;
 pub mod pending;
 pub mod policy;
 mod ranks;
+pub mod sizes;
 mod waiting;
 mod windows;
 
@@ -37,6 +40,7 @@ use crate::sync::atomic::{
 use callers::Keeper;
 pub(crate) use company::Company;
 use deadlines::Deadlines;
+use learned::{Learned, Learning};
 use pending::{Pending, Queued};
 use policy::{Decision, Reason, decide};
 pub(crate) use waiting::Waiting;
@@ -84,6 +88,7 @@ pub(crate) struct Shared<B: Border> {
     /// When `expire_due` is to be called next; see [`deadlines`].
     pub(crate) armed: AtomicU64,
     pub(crate) posted: Posted,
+    pub(crate) learning: Learning,
     pub(crate) clock: B::Clock,
     pub(crate) state: Mutex<State<B>>,
 }
@@ -109,6 +114,8 @@ pub(crate) struct State<B: Border> {
     pub(crate) counters: Counters,
     /// Who was there last time.
     pub(crate) company: Company,
+    /// What batches take, where an option asks for that.
+    pub(crate) learned: Option<Box<Learned>>,
 }
 
 /// What is to be done once the lock is released.
@@ -145,7 +152,7 @@ impl<B: Border> Outbox<B> {
 }
 
 impl<B: Border> Shared<B> {
-    pub(crate) fn new(limits: Limits, clock: B::Clock) -> Self {
+    pub(crate) fn new(limits: Limits, learning: Learning, clock: B::Clock) -> Self {
         Self {
             intake: Intake::new(),
             admission: Admission::new(limits.max_queue),
@@ -160,6 +167,7 @@ impl<B: Border> Shared<B> {
             posted: Posted::new(&limits),
             clock,
             state: Mutex::new(State {
+                learned: Learned::of(&learning, &limits),
                 pending: Pending::new(limits),
                 lobby: VecDeque::new(),
                 backlogs: VecDeque::new(),
@@ -175,6 +183,7 @@ impl<B: Border> Shared<B> {
                 counters: Counters::default(),
                 company: Company::default(),
             }),
+            learning,
         }
     }
 
@@ -347,6 +356,9 @@ impl<B: Border> State<B> {
             // Whatever is pending: the policy would say the same, after a look at all of it.
             return (0, Decision::NO_SLOT);
         }
+        if self.learned.is_some() {
+            self.see_arrivals(shared, now);
+        }
         let draining = self.phase != Phase::Open;
         let waited = now.checked_sub(self.limits.wait);
         let due = if draining {
@@ -384,6 +396,25 @@ impl<B: Border> State<B> {
         }
     }
 
+    /// How many of the group of `key` should leave at most, with a slot that takes up to `size`.
+    fn chosen(&self, shared: &Shared<B>, key: u64, size: usize) -> usize {
+        let size = size.clamp(1, self.limits.max_batch_size);
+        let Some(learned) = &self.learned else {
+            return size;
+        };
+        let some_dead = shared.dead.load(Relaxed) > 0;
+        let count = self.pending.view(key, size, some_dead).count;
+        learned.choose(count, size)
+    }
+
+    #[cold]
+    fn see_arrivals(&mut self, shared: &Shared<B>, now: Nanos) {
+        let arrived = self.counters.waits.count() + shared.admission.count() as u64;
+        if let Some(learned) = &mut self.learned {
+            learned.see(arrived, now);
+        }
+    }
+
     /// Seals a batch if one is due for a slot that takes up to `size`.
     pub(crate) fn seal_due(
         &mut self,
@@ -413,7 +444,7 @@ impl<B: Border> State<B> {
         now: Nanos,
         out: &mut Outbox<B>,
     ) -> Sealed<B> {
-        let size = size.clamp(1, self.limits.max_batch_size);
+        let size = self.chosen(shared, key, size);
         let mut requests = Vec::with_capacity(size.min(self.pending.len()));
         let (mut cost, mut oldest) = (0, now);
         let (counters, deadlines) = (&mut self.counters, &mut self.deadlines);
@@ -453,6 +484,7 @@ impl<B: Border> State<B> {
             requests,
             reason,
             oldest,
+            cost,
             at: now,
             number: self.counters.batches,
         }

@@ -1,6 +1,6 @@
 //! What kind of batcher, and of life around it, one run has.
 
-use carpool_core::{Limits, Overflow};
+use carpool_core::{Learning, Limits, Overflow, Sizes};
 
 use super::border::Dice;
 
@@ -8,6 +8,7 @@ use super::border::Dice;
 #[derive(Debug, Clone)]
 pub struct Setting {
     pub limits: Limits,
+    pub learning: Learning,
     pub seats: usize,
     /// The most a seat asks for.
     pub size: usize,
@@ -38,8 +39,18 @@ impl Setting {
             ..Limits::default()
         };
         let callers = dice.one_in(4);
+        let sizes = dice.pick(&[&[][..], &[], &[], &[1, 2, 4], &[2, 5], &[3], &[1, 6]]);
+        let sizes: Vec<_> = sizes
+            .iter()
+            .copied()
+            .filter(|&size| size <= max_batch_size)
+            .collect();
+        let learning = Learning {
+            sizes: Sizes::new(&sizes),
+        };
         Self {
             limits,
+            learning,
             seats: if callers {
                 dice.below(2)
             } else {
@@ -118,6 +129,7 @@ impl Setting {
             && self.keys == 1
             && self.levels == 1
             && max_batch_cost == u64::MAX
+            && self.learning == Learning::default()
             && overflow == Overflow::Raise
     }
 }

@@ -77,10 +77,11 @@ impl World {
         }
         let time = Time::default();
         time.clock.set(1000);
-        let batcher = Batcher::new(setting.limits, time.clone()).unwrap();
+        let learning = setting.learning.clone();
+        let batcher = Batcher::learning(setting.limits, learning, time.clone()).unwrap();
         let mut world = Self {
             dice,
-            plain: Plain::new(setting.limits),
+            plain: Plain::new(*batcher.limits(), setting.learning.clone()),
             batcher,
             time,
             census: Census::default(),
@@ -257,6 +258,7 @@ impl World {
             .min()
             .unwrap();
         assert_eq!(batch.waited(), now - oldest);
+        assert_eq!(batch.padded_len(), self.plain.padded(ids.len()));
         let expired = self.note_endings();
         self.plain.seal(&ids, size, batch.reason(), now);
         self.plain.let_in();
