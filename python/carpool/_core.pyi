@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Mapping, Sequence
 from contextvars import Context, ContextVar
 from types import GenericAlias
 from typing import Any, Generic, Literal, TypeVar, final
@@ -191,7 +191,13 @@ class Batch(Generic[_A, _B]):
 
     @property
     def items(self) -> list[_A]:
-        """The items, in order of arrival."""
+        """The items, in order of arrival; with `batch_sizes`, filled up with repeats of the last."""
+    @property
+    def padded_size(self) -> int:
+        """How many rows the handler sees and must return: `len(self)`, or with `batch_sizes` the next size.
+
+        The rows from `len(self)` on belong to no request.
+        """
     @property
     def reason(self) -> Reason:
         """Why it left: "full", "wait", "cost", "idle", "gather", "flush" or "close"."""
@@ -220,9 +226,9 @@ class Batch(Generic[_A, _B]):
     def __len__(self) -> int: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def complete(self, results: Rows[_B | Exception], /) -> None:
-        """Answers every request with its row of `results`: a list, array or tensor of as many rows.
+        """Answers every request with its row of `results`: a list, array or tensor of as many rows as `items`.
 
-        A row that is an exception fails its request alone. Rows of arrays and tensors are copied.
+        Rows beyond the requests are dropped. A row that is an exception fails its request alone. Rows of arrays and tensors are copied.
 
         Raises:
             BatchLengthError: a wrong number or kind; every unanswered request has failed with it.
@@ -402,6 +408,7 @@ class Engine:
         gather: bool = True,
         timeout_ns: int | None = None,
         age_ns: int = 0,
+        batch_sizes: Sequence[int] | None = None,
     ) -> Engine: ...
     @property
     def name(self) -> str:
@@ -472,6 +479,7 @@ class Engine:
         owner: object,
         items: Iterable[Any],
         *,
+        together: bool = False,
         asks: Asks | None = None,
         deadline_ns: int | None = None,
         cost: int = 1,
@@ -482,7 +490,7 @@ class Engine:
 
         However long the list, a single call waits for two of its batches at most, and `max_queue` is no
         bound to its length. With `asks` cost and key are measured on each item, before any is submitted; what
-        that raises is raised here.
+        that raises is raised here. With `together` they are submitted with a flush, in one moment.
         """
     def submit_many(
         self,

@@ -46,6 +46,7 @@ def batched(
     timeout_ms: float | None = None,
     age_ms: float = 1000,
     keep_contexts: bool = False,
+    batch_sizes: Sequence[int] | None = None,
     **unknown: Any,
 ) -> Any:
     """Makes single calls of a function of lists run as batches.
@@ -84,6 +85,9 @@ def batched(
         age_ms: what one level of `priority` (see `BatchedFunction.options`) is worth, in milliseconds of waiting.
         keep_contexts: keep a copy of the `contextvars` context of every caller, for `current_batch` in the
             handler.
+        batch_sizes: the sizes that the handler may see, such as [1, 2, 4, 8]: its lists are filled up to the next of them
+            with repeats of the last item, or requests are held back for the next batch, whichever the measured run
+            times make cheaper. It must return a row per item; callers get only theirs. None above `max_batch_size`.
 
     Raises:
         TypeError, ValueError: an option is unknown, of the wrong type or out of range, or the function
@@ -116,6 +120,7 @@ def batched(
         timeout_ms=timeout_ms,
         age_ms=age_ms,
         keep_contexts=keep_contexts,
+        batch_sizes=batch_sizes,
     )
     if func is None:
         return functools.partial(decorate, options=options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any, Generic
 
 from ._control import Lifecycle
@@ -12,10 +12,11 @@ from ._core import Batch, Call, Engine
 from ._future import Future
 from ._instances import Instances
 from ._map import Maps
-from ._options import CALL_OPTIONS, NO_CALL_OPTIONS, CallOptions, Options, refuse_unknown
+from ._options import CALL_OPTIONS, NO_CALL_OPTIONS, CallOptions, Options, cost_of, refuse_unknown
 from ._pass import Lot
 from ._plan import WRAPPED, Branch, Plan
 from ._types import P, R_co
+from ._warmup import awarm, warm
 
 if TYPE_CHECKING:
     import asyncio
@@ -108,6 +109,29 @@ class Decorated(Call, Lifecycle):
         else:
             future._ticket = self._open().submit(self, item, future, asks=self._asks)
         return future
+
+    def warmup(self, *args: Any, **kwargs: Any) -> Any:
+        """See `BatchedFunction.warmup`; to be awaited where the handler is `async def` or runs on event loops."""
+        if self._is_method:
+            bound, rest = self._of_instance(args)
+            return bound.warmup(*rest, **kwargs)
+        options, item = self._plan.options, self._bind(*args, **kwargs)
+        cost = options.cost
+        one = (
+            cost_of("cost", cost(*args, **kwargs))
+            if callable(cost)
+            else 1
+            if cost is None
+            else cost
+        )
+        engine = self._open()
+        if self._plan.executor == "loop":
+            return awarm(self, engine, options, item, one)
+        if not self._plan.is_async:
+            return warm(self, engine, options, item, one)
+        import asyncio
+
+        return asyncio.to_thread(warm, self, engine, options, item, one)
 
     if TYPE_CHECKING:
 
@@ -275,6 +299,21 @@ class BatchedFunction(Decorated, Maps[Any, R_co], Generic[P, R_co]):
             """
             ...
 
+        def warmup(self, *args: P.args, **kwargs: P.kwargs) -> None:
+            """Runs the handler once at each size of `batch_sizes`, with batches of this one call repeated.
+
+            Smallest first; the results are dropped. Without `batch_sizes` the sizes are the powers of two and
+            `max_batch_size`. Nobody else's request is in these batches, but what is pending leaves at once, as by
+            `flush()`. They are in the statistics like any other.
+
+            Raises:
+                TypeError: the arguments do not fit.
+                BatcherClosed, SetupError: it was refused.
+                WouldDeadlock: it would wait for itself.
+                Exception: what the handler raised; the sizes after that have not run.
+            """
+            ...
+
         def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]:
             """Submits one call; a `carpool.Future` of its result.
 
@@ -314,6 +353,10 @@ class AsyncBatchedFunction(Decorated, Maps[Any, R_co], Generic[P, R_co]):
 
         def acall(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R_co]:
             """As `acall` of a `BatchedFunction`."""
+            ...
+
+        def warmup(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, None]:
+            """As `warmup` of a `BatchedFunction`, to be awaited."""
             ...
 
         def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]:

@@ -70,6 +70,7 @@ class Options:
     timeout_ms: float | None = None
     age_ms: float = 1000
     keep_contexts: bool = False
+    batch_sizes: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         _count("max_batch_size", self.max_batch_size)
@@ -106,6 +107,9 @@ class Options:
                     f"{self.timeout_ms!r}: a lone request is held for wait_ms"
                 )
         _milliseconds("age_ms", self.age_ms)
+        if self.batch_sizes is not None:
+            sizes = _sizes("batch_sizes", self.batch_sizes, self.max_batch_size)
+            object.__setattr__(self, "batch_sizes", sizes)
 
     @property
     def wait_ns(self) -> int:
@@ -306,6 +310,23 @@ def _names(name: str, value: object) -> tuple[str, ...]:
         if value.count(one) > 1:
             raise ValueError(f"{name} names {one!r} twice: {value!r}")
     return tuple(value)
+
+
+def _sizes(name: str, value: object, most: int) -> tuple[int, ...]:
+    """Increasing, each once."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list of ints, not {_shown(value)}")
+    for one in value:
+        _count(f"each of {name}", one)
+    if not value:
+        raise ValueError(f"{name} must name at least one size, not {value!r}")
+    largest = max(value)
+    if largest > most:
+        raise ValueError(
+            f"{name}={value!r} has {largest}, but max_batch_size={most}: no batch may be that large; "
+            f"raise max_batch_size to {largest}, or leave the size out"
+        )
+    return tuple(sorted(set(value)))
 
 
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -11,8 +11,8 @@ from ._exceptions import BatchLengthError
 __all__ = ["rows"]
 
 
-def rows(results: Any, count: int, name: str) -> list[Any]:
-    """The `count` rows of `results`.
+def rows(results: Any, count: int, name: str, requests: int | None = None) -> list[Any]:
+    """The `count` rows of `results`, for a batch of `requests` that was filled up to `count`.
 
     A list or another sized sequence is its rows. Arrays and tensors are rows along axis 0, each
     copied: a row that somebody keeps must not keep the whole batch alive.
@@ -20,17 +20,24 @@ def rows(results: Any, count: int, name: str) -> list[Any]:
     Raises:
         BatchLengthError: it has no rows (None, a str, a dict, a generator, a scalar), or not `count`.
     """
+    padded = requests is not None and requests != count
     if _has_no_rows(results):
         raise BatchLengthError(
             f"{name}: the handler returned {_described(results)}; "
-            f"it must return a list of {count} rows, one per request"
+            f"it must return a list of {count} rows, one per {'item' if padded else 'request'}"
         )
     found = len(results)
     if found != count:
         raise BatchLengthError(
-            f"{name}: the handler returned {found} rows for a batch of {count} requests"
+            f"{name}: the handler returned {found} rows for {_asked(count, requests)}"
         )
     return _split(results, count)
+
+
+def _asked(count: int, requests: int | None) -> str:
+    if requests is None or requests == count:
+        return f"a batch of {count} requests"
+    return f"a batch of {requests} requests, which had {count} items (see batch_sizes)"
 
 
 def _has_no_rows(results: Any) -> bool:

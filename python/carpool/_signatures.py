@@ -183,6 +183,7 @@ if TYPE_CHECKING:
             timeout_ms: float | None = None,
             age_ms: float = 1000,
             keep_contexts: bool = False,
+            batch_sizes: Sequence[int] | None = None,
         ) -> Decorator: ...
         @overload
         def __call__(
@@ -206,6 +207,7 @@ if TYPE_CHECKING:
             timeout_ms: float | None = None,
             age_ms: float = 1000,
             keep_contexts: bool = False,
+            batch_sizes: Sequence[int] | None = None,
         ) -> SharingDecorator: ...
         # def, functions
         @overload

@@ -95,6 +95,7 @@ class Station:
             overflow=options.overflow,
             executor=self.executor,
             gather=options.gather,
+            batch_sizes=options.batch_sizes,
             **self._numbers(),
         )
         open_engine(engine, 0)

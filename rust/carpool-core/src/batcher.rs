@@ -128,7 +128,18 @@ impl<B: Border> Batcher<B> {
         terms: Terms,
         told: Told,
     ) -> Result<Many<B>, RefusedMany<B::Payload, B::Waiter>> {
-        submit_many(&self.shared, items, waiter, terms, told)
+        submit_many(&self.shared, items, waiter, terms, told, false)
+    }
+
+    /// The same, with a [flush](Self::flush) at the same moment: what of the list is let in at once leaves
+    /// together, as far as one batch holds it.
+    pub fn submit_together(
+        &self,
+        items: Vec<Item<B::Payload>>,
+        waiter: B::Waiter,
+        terms: Terms,
+    ) -> Result<Many<B>, RefusedMany<B::Payload, B::Waiter>> {
+        submit_many(&self.shared, items, waiter, terms, Told::AtTheEnd, true)
     }
 
     /// A place to wait for batches.

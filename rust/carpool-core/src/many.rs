@@ -224,13 +224,15 @@ fn outcome<B: Border>(request: &Handle<B>) -> Option<B::Answer> {
     })
 }
 
-/// Submits a list under the terms of all; arrival is that of each when it is let in.
+/// Submits a list under the terms of all; arrival is that of each when it is let in. `flushes`: what is pending
+/// by then leaves as soon as a slot is free.
 pub(crate) fn submit_many<B: Border>(
     shared: &Arc<Shared<B>>,
     items: Vec<Item<B::Payload>>,
     waiter: B::Waiter,
     terms: Terms,
     told: Told,
+    flushes: bool,
 ) -> Result<Many<B>, RefusedMany<B::Payload, B::Waiter>> {
     let len = items.len();
     let refuse = |why, items, waiter| {
@@ -263,6 +265,9 @@ pub(crate) fn submit_many<B: Border>(
                 terms,
                 waiting: items.into(),
             });
+            if flushes {
+                state.flushed = Some(now);
+            }
             state.settle(shared, now, out);
         }
         Ok((window, list))

@@ -156,7 +156,7 @@ fn run_alone(
     let entered = Desk::enter(desk, shared.number, Vec::new())?;
     let results = handler.call(&items);
     drop(entered);
-    let rows = rows(py, shared, results?, 1)?;
+    let rows = rows(py, shared, results?, 1, 1)?;
     Ok(answer(rows.get_item(0)?))
 }
 
@@ -217,9 +217,15 @@ impl Drop for Told {
     }
 }
 
-/// The items of a batch.
+/// Whose items a handler sees: each request's, and in rows beyond them once more that of the last.
+pub(crate) fn padded(batch: &Core) -> impl ExactSizeIterator<Item = usize> {
+    let last = batch.len().saturating_sub(1);
+    (0..batch.padded_len()).map(move |row| row.min(last))
+}
+
+/// The items of a batch, filled up to the size that its handler is to see.
 pub(crate) fn items<'py>(py: Python<'py>, batch: &Core) -> PyResult<Bound<'py, PyList>> {
-    let items = (0..batch.len()).map(|index| match batch.payload(index) {
+    let items = padded(batch).map(|index| match batch.payload(index) {
         Some(payload) => payload.item.clone_ref(py),
         None => py.None(),
     });
@@ -247,11 +253,12 @@ pub(crate) fn deliver(
     batch: &mut Core,
     results: Bound<'_, PyAny>,
 ) -> Told {
-    let rows = match rows(py, shared, results, batch.len()) {
+    let (len, count) = (batch.len(), batch.padded_len());
+    let rows = match rows(py, shared, results, count, len) {
         Ok(rows) => rows,
         Err(error) => return fail(py, batch, &error.into_value(py).into_any()),
     };
-    let answers = rows.iter().map(answer).collect();
+    let answers = rows.iter().take(len).map(answer).collect();
     match batch.answer_all(answers) {
         Ok(outgoing) => Told::of(outgoing),
         // Nobody else could have answered, and the number was checked.
@@ -264,31 +271,33 @@ pub(crate) fn fail(py: Python<'_>, batch: &mut Core, error: &Py<PyAny>) -> Told 
     Told::of(batch.answer_rest(|_| Answer::Raised(error.clone_ref(py))))
 }
 
-/// The rows of what a handler returned.
+/// The `count` rows of what a handler returned for `requests`.
 #[inline]
 fn rows<'py>(
     py: Python<'py>,
     shared: &Shared,
     results: Bound<'py, PyAny>,
     count: usize,
+    requests: usize,
 ) -> PyResult<Bound<'py, PyList>> {
     match results.cast_into_exact::<PyList>() {
         Ok(list) if list.len() == count => Ok(list),
-        Ok(list) => rows_of(py, shared, list.as_any(), count),
-        Err(error) => rows_of(py, shared, &error.into_inner(), count),
+        Ok(list) => rows_of(py, shared, list.as_any(), count, requests),
+        Err(error) => rows_of(py, shared, &error.into_inner(), count, requests),
     }
 }
 
 #[cold]
-fn rows_of<'py>(
+pub(crate) fn rows_of<'py>(
     py: Python<'py>,
     shared: &Shared,
     results: &Bound<'py, PyAny>,
     count: usize,
+    requests: usize,
 ) -> PyResult<Bound<'py, PyList>> {
     let rows = py.import("carpool._rows")?.getattr("rows")?;
     Ok(rows
-        .call1((results, count, &shared.name))?
+        .call1((results, count, &shared.name, requests))?
         .cast_into::<PyList>()?)
 }
 

@@ -10,6 +10,7 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple, PyType};
 
+use crate::bare;
 use crate::border::{Answer, PyBorder};
 use crate::current::{self, Look};
 use crate::errors;
@@ -187,7 +188,7 @@ impl Batch {
             return Ok(items);
         }
         let core = self.core();
-        let items = (0..core.len()).map(|index| match core.payload(index) {
+        let items = bare::padded(&core).map(|index| match core.payload(index) {
             Some(payload) => payload.item.clone_ref(py),
             None => py.None(),
         });
@@ -212,6 +213,12 @@ impl Batch {
     #[getter]
     fn waited_ms(&self) -> f64 {
         self.core().waited() as f64 / 1e6
+    }
+
+    /// How many rows the handler is to see, and to return: more than requests where `batch_sizes` fills up.
+    #[getter]
+    fn padded_size(&self) -> usize {
+        self.core().padded_len()
     }
 
     /// Whether every request has its answer.
@@ -289,10 +296,13 @@ impl Batch {
     /// unanswered request with BatchLengthError and raises it here.
     #[pyo3(signature = (results, /))]
     pub(crate) fn complete(&self, py: Python<'_>, results: &Bound<'_, PyAny>) -> PyResult<()> {
-        let len = self.core().len();
+        let (len, count) = {
+            let core = self.core();
+            (core.len(), core.padded_len())
+        };
         let rows = match results.cast_exact::<PyList>() {
-            Ok(list) if list.len() == len => list.clone(),
-            _ => match self.rows(py, results) {
+            Ok(list) if list.len() == count => list.clone(),
+            _ => match bare::rows_of(py, &self.engine, results, count, len) {
                 Ok(rows) => rows,
                 Err(error) => {
                     self.fail_rest(py, &error.value(py).clone().into_any().unbind());
@@ -300,7 +310,7 @@ impl Batch {
                 }
             },
         };
-        let answers: Vec<Answer> = rows.iter().map(Self::answer).collect();
+        let answers: Vec<Answer> = rows.iter().take(len).map(Self::answer).collect();
         let answered = self.core().answer_all(answers);
         match answered {
             Ok(outgoing) => {
@@ -377,17 +387,6 @@ impl Batch {
     pub(crate) fn runs_at(&self, port: Py<Port>) {
         // It runs on one; a batch is taken once.
         drop(self.home.set(port));
-    }
-
-    fn rows<'py>(
-        &self,
-        py: Python<'py>,
-        results: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyList>> {
-        let rows = py.import("carpool._rows")?.getattr("rows")?;
-        Ok(rows
-            .call1((results, self.core().len(), &self.engine.name))?
-            .cast_into::<PyList>()?)
     }
 
     fn answer_one(&self, py: Python<'_>, index: &Bound<'_, PyAny>, answer: Answer) -> PyResult<()> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use carpool_core::clock::NEVER;
 use carpool_core::submit::Announce;
-use carpool_core::{Batcher, Limits, Nanos, Overflow, Pulled, SystemClock};
+use carpool_core::{Batcher, Learning, Limits, Nanos, Overflow, Pulled, Sizes, SystemClock};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -36,7 +36,8 @@ pub(crate) struct Engine(pub(crate) Arc<Shared>);
 impl Engine {
     #[new]
     #[pyo3(signature = (*, name, max_batch_size, wait_ns, max_queue, overflow, slots, executor,
-                        max_batch_cost=None, gather=true, timeout_ns=None, age_ns=0))]
+                        max_batch_cost=None, gather=true, timeout_ns=None, age_ns=0,
+                        batch_sizes=None))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn new(
         name: String,
@@ -50,6 +51,7 @@ impl Engine {
         gather: bool,
         timeout_ns: Option<Nanos>,
         age_ns: Nanos,
+        batch_sizes: Option<Vec<usize>>,
     ) -> PyResult<Self> {
         let overflow = match overflow {
             "raise" => Overflow::Raise,
@@ -73,7 +75,10 @@ impl Engine {
             gather,
             ..Limits::default()
         };
-        let core = Batcher::new(limits, SystemClock)
+        let learning = Learning {
+            sizes: batch_sizes.as_deref().and_then(Sizes::new),
+        };
+        let core = Batcher::learning(limits, learning, SystemClock)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         Ok(Self(Arc::new(Shared {
             core,
@@ -246,13 +251,15 @@ impl Engine {
     }
 
     /// The outcome of each of `items`, in order: its result, or the exception in its place. Blocks.
-    #[pyo3(signature = (owner, items, *, asks=None, deadline_ns=None, cost=1, urgency_ns=0, key=None))]
+    #[pyo3(signature = (owner, items, *, together=false, asks=None, deadline_ns=None, cost=1,
+                        urgency_ns=0, key=None))]
     #[allow(clippy::too_many_arguments, reason = "one per term, all by keyword")]
     fn call_many(
         &self,
         py: Python<'_>,
         owner: Py<PyAny>,
         items: &Bound<'_, PyAny>,
+        together: bool,
         asks: Option<&Bound<'_, Asks>>,
         deadline_ns: Option<Nanos>,
         cost: u64,
@@ -264,7 +271,7 @@ impl Engine {
             Some(asks) => AskedOfMany::Measured(asks.get()),
             None => AskedOfMany::Alike(self.0.asked(deadline_ns, cost, urgency_ns, key)),
         };
-        call_many(&self.0, py, &owner, items, &asked)
+        call_many(&self.0, py, &owner, items, &asked, together)
     }
 
     /// Submits `items`; `callback()` comes when all have their outcomes, or whenever some more have.

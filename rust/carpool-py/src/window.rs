@@ -114,7 +114,8 @@ fn listed(
     Ok(all)
 }
 
-/// Submits a list for `waiter`.
+/// Submits a list for `waiter`; without `told` with a flush, so that they leave together, and it is told at the
+/// end.
 fn submit(
     shared: &Arc<Shared>,
     py: Python<'_>,
@@ -122,7 +123,7 @@ fn submit(
     all: Vec<Item<Payload>>,
     waiter: Waiter,
     asked: &AskedOfMany<'_>,
-    told: Told,
+    told: Option<Told>,
 ) -> PyResult<Many<PyBorder>> {
     if shared.executor == Executor::Caller {
         // No caller runs what is one of many: a worker does.
@@ -138,7 +139,10 @@ fn submit(
         carpool_core::timer::start()?;
     }
     let terms = asked.terms(shared.core.now(), 0);
-    let submitted = shared.core.submit_many(all, waiter, terms, told);
+    let submitted = match told {
+        Some(told) => shared.core.submit_many(all, waiter, terms, told),
+        None => shared.core.submit_together(all, waiter, terms),
+    };
     submitted.map_err(|RefusedMany { why, items, .. }| {
         let dearest = items.iter().map(|item| item.cost).max();
         errors::refused(py, shared, why, dearest.unwrap_or(0))
@@ -152,6 +156,7 @@ pub(crate) fn call_many(
     owner: &Py<PyAny>,
     items: &Bound<'_, PyAny>,
     asked: &AskedOfMany<'_>,
+    together: bool,
 ) -> PyResult<Py<PyList>> {
     if shared.executor == Executor::Loop {
         return Err(if inside_loop(py)? {
@@ -167,7 +172,8 @@ pub(crate) fn call_many(
             port: None,
         };
         let all = listed(shared, py, owner, items, asked, None)?;
-        let many = submit(shared, py, owner, all, waiter, asked, Told::AtTheEnd)?;
+        let told = (!together).then_some(Told::AtTheEnd);
+        let many = submit(shared, py, owner, all, waiter, asked, told)?;
         let waited = Watch::new(py)?.wait(py, parker, || many.is_over());
         if let Err(error) = waited {
             // Interrupted: nobody waits for the answers any more.
@@ -216,7 +222,7 @@ impl Window {
         };
         let mut refused = Vec::new();
         let all = listed(shared, py, owner, items, asked, Some(&mut refused))?;
-        let many = submit(shared, py, owner, all, waiter, asked, told)?;
+        let many = submit(shared, py, owner, all, waiter, asked, Some(told))?;
         if let Some(port) = port {
             Pump::nudge(shared.pumps.of(py, shared, &port)?.bind(py), shared)?;
         }

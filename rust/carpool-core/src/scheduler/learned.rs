@@ -92,14 +92,18 @@ impl Learned {
         self.flow.see(arrived, now);
     }
 
-    /// How many of `count` pending requests should leave, of which a slot takes up to `size`.
-    pub(crate) fn choose(&self, count: usize, size: usize) -> usize {
+    /// How many of `count` pending requests should leave, of which a slot takes up to `size`; `all` of them, if
+    /// somebody wants that.
+    pub(crate) fn choose(&self, count: usize, size: usize, all: bool) -> usize {
         let Some(sizes) = &self.sizes else {
             return size;
         };
         // A slot that takes less than the smallest size gets what it takes, filled up.
         let fitting = sizes.all().iter().rev().find(|&&one| one <= size);
         let room = fitting.copied().unwrap_or(size);
+        if all {
+            return room;
+        }
         sizes.choose(count.min(room), &self.runs, self.flow.rate)
     }
 }
@@ -159,7 +163,7 @@ mod tests {
         };
         let learned = Learned::of(&learning, &Limits::default()).unwrap();
         for (size, expected) in [(usize::MAX, 7), (8, 7), (7, 4), (4, 4), (3, 2), (1, 1)] {
-            assert_eq!(learned.choose(7, size), expected, "{size}");
+            assert_eq!(learned.choose(7, size, false), expected, "{size}");
         }
     }
 

@@ -403,8 +403,10 @@ impl<B: Border> State<B> {
             return size;
         };
         let some_dead = shared.dead.load(Relaxed) > 0;
-        let count = self.pending.view(key, size, some_dead).count;
-        learned.choose(count, size)
+        let view = self.pending.view(key, size, some_dead);
+        // Whoever flushes wants all of it to leave.
+        let all = view.oldest <= self.flushed;
+        learned.choose(view.count, size, all)
     }
 
     #[cold]
