@@ -227,7 +227,18 @@ impl World {
         };
         assert!(self.batcher.configure(refused).is_err());
         assert_eq!(self.batcher.limits(), self.plain.limits);
+        let largest = self.setting.learning.sizes.as_ref();
+        let largest = largest.map_or(limits.max_batch_size, |sizes| sizes.largest());
+        if largest > limits.max_batch_size {
+            assert!(self.batcher.configure(limits).is_err());
+            assert_eq!(self.batcher.limits(), self.plain.limits);
+            return;
+        }
         self.batcher.configure(limits).unwrap();
+        let limits = Limits {
+            max_batch_size: largest,
+            ..limits
+        };
         assert_eq!(self.batcher.limits(), limits);
         self.plain.keep_to(limits);
         self.check_books();

@@ -81,7 +81,7 @@ impl World {
         let batcher = Batcher::learning(setting.limits, learning, time.clone()).unwrap();
         let mut world = Self {
             dice,
-            plain: Plain::new(*batcher.limits(), setting.learning.clone()),
+            plain: Plain::new(batcher.limits(), setting.learning.clone()),
             batcher,
             time,
             census: Census::default(),
