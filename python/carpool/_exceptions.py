@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 __all__ = [
     "AlreadyAnswered",
@@ -58,7 +59,16 @@ class RequestTooLarge(CarpoolError):
 
 
 class CollateError(CarpoolError):
-    """The request's item does not fit the items it would share a batch with."""
+    """The request's item does not fit the items it would share a batch with.
+
+    A collator raises it for several items at once, with an error for each of them by its place in `misfits`.
+    Without misfits it is about the batch as a whole.
+    """
+
+    def __init__(self, *args: object, misfits: Mapping[int, CollateError] | None = None) -> None:
+        super().__init__(*args)
+        #: By place in the batch, the items that do not fit.
+        self.misfits: Mapping[int, CollateError] = misfits or {}
 
 
 class HandlerError(CarpoolError):

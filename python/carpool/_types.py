@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Literal, ParamSpec, Protocol, TypeVar
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 P = ParamSpec("P")  # the parameters of one call
 R = TypeVar("R")
@@ -32,3 +33,24 @@ class Rows(Protocol[R_co]):
 
     def __len__(self, /) -> int: ...
     def __getitem__(self, index: int, /) -> R_co: ...
+
+
+@runtime_checkable
+class Collate(Protocol):
+    """What `collate=` takes: items into one batch, and what the handler made of it into rows again."""
+
+    def collate(self, items: Sequence[Any], /) -> Any:
+        """The batch that the handler gets of these items, one row each.
+
+        An item that does not fit fails alone where this raises CollateError with an error for it in
+        `misfits`; the others are collated again without it.
+        """
+        ...
+
+    def split(self, output: Any, n: int, /, batch: Any = None) -> Sequence[Any]:
+        """The `n` rows of what the handler returned for `batch`, in the order of the items.
+
+        Raises:
+            BatchLengthError: there are not as many.
+        """
+        ...

@@ -1,0 +1,100 @@
+"""What all collators have in common: the way from items to a batch, and back.
+
+    items -> columns (one per leaf) -> who fits -> target shapes -> copies -> the nesting around them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from .._exceptions import CollateError
+from ._copy import Target
+from ._fit import Column, Columns
+from ._options import check_fill, check_lists, check_switch, checked_size
+from ._split import HowLists, Splitting
+from ._tree import Path, rebuild
+
+__all__ = ["Collator", "Fill"]
+
+Fill = Literal["zeros", "repeat"]
+
+
+class Collator:
+    """A collator of arrays; its kinds say what fits and what becomes of a column."""
+
+    def __init__(self, lists: HowLists, views: bool, fill: Fill) -> None:
+        check_lists(lists)
+        check_switch("views", views)
+        check_fill(fill)
+        self._splitting = Splitting(lists, views)
+        self._fill = fill
+
+    def collate(self, items: Sequence[Any], size: int | None = None) -> Any:
+        """One batch of the items, in their kinds of array, dtypes and nesting.
+
+        Args:
+            items: one or more; each becomes one row.
+            size: how many rows the batch has, if more than there are items. The rows beyond are zeros, or with
+                fill="repeat" the last item's again.
+
+        Raises:
+            CollateError: items do not fit the others; `misfits` has an error for each. Without the items in
+                it, the rest can be collated. Or, with no `misfits`, the options do not fit the items.
+            ImportError: numpy or torch is needed and not installed.
+            TypeError, ValueError: `size` is out of range.
+        """
+        items = list(items)
+        if not items:
+            raise CollateError("there are no items to collate")
+        size = checked_size("size", size)
+        if size is None:
+            size = len(items)
+        elif size < len(items):
+            raise ValueError(f"size={size} has no room for {len(items)} items")
+        elif self._fill == "repeat":
+            items += items[-1:] * (size - len(items))
+        columns = Columns(items)
+        self._fit(columns)
+        columns.settle()
+        return self._build(columns, size)
+
+    def _fit(self, columns: Columns) -> None:
+        """Puts out the items that do not fit."""
+        raise NotImplementedError
+
+    def _build(self, columns: Columns, size: int) -> Any:
+        made = {column.path: self._batch_of(column, size) for column in columns.columns}
+        return self._nested(columns, made)
+
+    def _batch_of(self, column: Column, size: int) -> Any:
+        """The batch of one column, of `size` rows."""
+        raise NotImplementedError
+
+    def _nested(self, columns: Columns, made: dict[Path, Any]) -> Any:
+        return rebuild(columns.like, made)
+
+    def split(self, output: Any, n: int, batch: Any = None) -> list[Any]:
+        """The first `n` rows of what a handler made of a batch, one for each item.
+
+        An array, tensor or list is rows; a dict, tuple, named tuple or dataclass is heads, each with rows,
+        nested at will. Rows of arrays are copies, unless views=True.
+
+        Args:
+            output: what the handler returned.
+            n: how many items there were.
+            batch: what `collate` returned, where lengths of it are needed.
+
+        Raises:
+            BatchLengthError: some part of `output` has not `n` rows.
+        """
+        return self._splitting.rows(output, n)
+
+
+def stacked(column: Column, shape: tuple[int, ...], size: int) -> Any:
+    """The rows of a column, all of one shape, in one array."""
+    target = Target(column, (size, *shape))
+    for at, value in enumerate(column.values):
+        target.put(at, value, (), ())
+    target.clear_from(len(column.leaves))
+    return target.array
