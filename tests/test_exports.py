@@ -41,9 +41,8 @@ NAMES = {
     "Histogram",
 }
 
-
 #: Packages of their own, imported by those who want them.
-ROOMS = {"compat"}
+ROOMS = {"collate", "compat", "cuda", "testing"}
 
 
 def test_exactly_these_names_are_public() -> None:

@@ -122,6 +122,18 @@ def test_optional_packages_are_imported_only_where_they_are_used(path: Path) -> 
             assert path.stem in ALLOWED_LAZILY.get(package, set()), f"{path.name} imports {name}"
 
 
+COLLATE = sorted((HOME / "collate").glob("*.py"), key=lambda path: path.stem)
+
+
+@pytest.mark.parametrize("path", COLLATE, ids=lambda path: path.stem)
+def test_collators_know_no_batcher(path: Path) -> None:
+    assert own(path) <= {"_core", "_exceptions", "_rows", "_types"}
+    for name, eager in imports(path):
+        if name.partition(".")[0] in OPTIONAL:
+            assert path.stem == "_packages"
+            assert not eager
+
+
 def test_using_it_with_plain_lists_imports_no_optional_package() -> None:
     said = run_script("""
 from carpool import batched

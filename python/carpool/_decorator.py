@@ -11,7 +11,7 @@ from ._options import Options, refuse_unknown
 
 if TYPE_CHECKING:
     from ._signatures import Decorator
-    from ._types import Entered, Executor, Overflow
+    from ._types import Collate, Entered, Executor, Overflow
 
 __all__ = ["batched"]
 
@@ -43,6 +43,7 @@ def batched(
     cost: Callable[..., int] | int | None = None,
     key: Callable[..., Hashable] | None = None,
     shared: Sequence[str] = (),
+    collate: Collate | None = None,
     timeout_ms: float | None = None,
     age_ms: float = 1000,
     keep_contexts: bool = False,
@@ -80,6 +81,10 @@ def batched(
             equal. It must be hashable; None is no key.
         shared: names of parameters that reach the handler as one plain value; calls share a batch only where
             their values are equal. They must be hashable.
+        collate: what makes one batch of the items of each parameter, and rows of what the handler returns:
+            `Stack()`, `Pad(...)` or `Ragged()` of `carpool.collate`, or an object with `collate(items)` and
+            `split(output, n, batch)`. An item that does not fit the others fails with CollateError, alone.
+            The handler may return a dict or a tuple of arrays, each with a row per item.
         timeout_ms: a call that is not in a batch so many milliseconds after it was made fails with
             DeadlineExceeded and never reaches the handler. Time in the queue and for room in it counts.
         age_ms: what one level of `priority` (see `BatchedFunction.options`) is worth, in milliseconds of waiting.
@@ -117,6 +122,7 @@ def batched(
         cost=cost,
         key=key,
         shared=shared,
+        collate=collate,
         timeout_ms=timeout_ms,
         age_ms=age_ms,
         keep_contexts=keep_contexts,

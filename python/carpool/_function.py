@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from ._control import Lifecycle
 from ._core import Batch, Call, Engine
+from ._features import apart, together
 from ._future import Future
 from ._instances import Instances
 from ._map import Maps
@@ -132,6 +133,44 @@ class Decorated(Call, Lifecycle):
         import asyncio
 
         return asyncio.to_thread(warm, self, engine, options, item, one)
+
+    def rows(self, features: Any) -> Any:
+        """Calls with every row of a batch that the caller has in one piece; the answers in one piece again.
+
+        Blocks. Each row is a request of its own, which shares batches with those of other callers. Of an
+        `async def` handler it is a coroutine, like `arows`.
+
+        Args:
+            features: a dict of batches, each with a row per call; or an array, a list, a tuple or a dataclass of
+                such, nested at will. The item of a call is a row in the same nesting.
+
+        Returns:
+            Answers that are arrays or tensors of equal shapes stacked, in dicts and tuples by key and place; else
+            a list of the answers, in order.
+
+        Raises:
+            BatchLengthError: the batches have different lengths.
+            TypeError: there is no length to go by, or the function takes more than one parameter.
+            Exception: what a plain call of the first row that failed would have raised.
+        """
+        if self._plan.is_async:
+            return self.arows(features)
+        items = self._items_of(features)
+        return together(self._open().call_many(self, items, asks=self._asks))
+
+    async def arows(self, features: Any) -> Any:
+        """`rows` for coroutines: waits without blocking the event loop."""
+        import asyncio
+
+        items = self._items_of(features)
+        return together(await asyncio.gather(*[self.acall(item) for item in items]))
+
+    def _items_of(self, features: Any) -> list[Any]:
+        if not self._binding.one:
+            raise TypeError(
+                f"{self.name}: rows takes one batch of items; {self.name} takes several parameters"
+            )
+        return apart(features)
 
     if TYPE_CHECKING:
 

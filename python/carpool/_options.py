@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ._types import Collate
+
 __all__ = ["CallOptions", "Options"]
 
 #: Longest `wait_ms` (ten days) and largest counts: far beyond use, well inside 64 bits.
@@ -41,6 +43,7 @@ FOR_GOOD = {
     "cost": "pending requests have been measured by it",
     "key": "pending requests are grouped by it",
     "shared": "its calls are bound by it",
+    "collate": "its handler is bound to it",
 }
 
 
@@ -67,6 +70,7 @@ class Options:
     cost: Callable[..., int] | int | None = None
     key: Callable[..., Hashable] | None = None
     shared: Sequence[str] = ()
+    collate: Collate | None = None
     timeout_ms: float | None = None
     age_ms: float = 1000
     keep_contexts: bool = False
@@ -97,6 +101,11 @@ class Options:
         if self.key is not None and not callable(self.key):
             raise TypeError(
                 f"key must be callable with the arguments of a call, or None, not {_shown(self.key)}"
+            )
+        if self.collate is not None and not isinstance(self.collate, Collate):
+            raise TypeError(
+                f"collate must have collate(items) and split(output, n, batch), or be None, "
+                f"not {_shown(self.collate)}"
             )
         object.__setattr__(self, "shared", _names("shared", self.shared))
         if self.timeout_ms is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ._binding import Binding
+from ._collated import collated
 from ._options import NO_CALL_OPTIONS, CallOptions, Options
 from ._station import Station
 from ._terms import asks_of
@@ -104,7 +105,10 @@ class Plan:
 
     def handler(self) -> Handler:
         """A new handler: what of it lives in a process, with nothing started."""
-        return Handler(self.function, self.options, is_async=self.is_async, name=self.label)
+        function, collate = self.function, self.options.collate
+        if collate is not None:
+            function = collated(function, collate, is_async=self.is_async)
+        return Handler(function, self.options, is_async=self.is_async, name=self.label)
 
 
 def _takes_class(function: Any) -> bool:

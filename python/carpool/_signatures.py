@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         A3,
         A4,
         A5,
+        Collate,
         Entered,
         Executor,
         F_co,
@@ -209,6 +210,30 @@ if TYPE_CHECKING:
             keep_contexts: bool = False,
             batch_sizes: Sequence[int] | None = None,
         ) -> SharingDecorator: ...
+        @overload
+        def __call__(
+            self,
+            func: None = None,
+            /,
+            *,
+            collate: Collate,
+            max_batch_size: int = 32,
+            wait_ms: float = 0,
+            max_queue: int = 10_000,
+            overflow: Overflow = "raise",
+            max_concurrent_batches: int = 1,
+            executor: Executor | None = None,
+            gather: bool = True,
+            setup: Callable[[], object] | None = None,
+            context: Callable[[], Entered] | None = None,
+            name: str | None = None,
+            max_batch_cost: int | None = None,
+            cost: Callable[..., int] | int | None = None,
+            key: Callable[..., Hashable] | None = None,
+            shared: Sequence[str] = (),
+            timeout_ms: float | None = None,
+            age_ms: float = 1000,
+        ) -> CollatingDecorator: ...
         # def, functions
         @overload
         def __call__(
@@ -386,3 +411,12 @@ if TYPE_CHECKING:
         ) -> AsyncBatchedFunction[..., R]: ...
         @overload
         def __call__(self, func: Callable[..., Results[R]], /) -> BatchedFunction[..., R]: ...
+
+    class CollatingDecorator(Protocol):
+        # What one item is to the batch that the handler takes, no checker can tell.
+        @overload
+        def __call__(  # pyright: ignore[reportOverlappingOverload]
+            self, func: Callable[..., Coroutine[Any, Any, Any]], /
+        ) -> AsyncBatchedFunction[..., Any]: ...
+        @overload
+        def __call__(self, func: Callable[..., Any], /) -> BatchedFunction[..., Any]: ...

@@ -261,7 +261,7 @@ def _of_handler(error: BaseException) -> BaseException:
     return BaseException.with_traceback(error, _beyond_here(error.__traceback__))
 
 
-_OURS = (__name__, "carpool._step")
+_OURS = (__name__, "carpool._collated", "carpool._step")
 
 
 def _beyond_here(trace: TracebackType | None) -> TracebackType | None:

@@ -11,7 +11,8 @@ A batcher takes one as `collate=`; each works without a batcher, too. numpy and 
 first items ask for them.
 """
 
-from .._types import Collate
+from carpool._types import Collate
+
 from ._lists import Lists
 from ._pad import Pad
 from ._ragged import Ragged, RaggedBatch

@@ -1,19 +1,23 @@
 """What all collators have in common: the way from items to a batch, and back.
 
-    items -> columns (one per leaf) -> who fits -> target shapes -> copies -> the nesting around them
+items -> columns (one per leaf) -> who fits -> target shapes -> copies -> the nesting around them
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from .._exceptions import CollateError
+from carpool._exceptions import CollateError
+
 from ._copy import Target
 from ._fit import Column, Columns
 from ._options import check_fill, check_lists, check_switch, checked_size
 from ._split import HowLists, Splitting
 from ._tree import Path, rebuild
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Collator", "Fill"]
 
@@ -23,12 +27,28 @@ Fill = Literal["zeros", "repeat"]
 class Collator:
     """A collator of arrays; its kinds say what fits and what becomes of a column."""
 
+    #: The arguments that it was made with: as it is shown, and pickled.
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        made._made_with = args, kwargs
+        return made
+
     def __init__(self, lists: HowLists, views: bool, fill: Fill) -> None:
         check_lists(lists)
         check_switch("views", views)
         check_fill(fill)
         self._splitting = Splitting(lists, views)
         self._fill = fill
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remake, (type(self), *self._made_with)
+
+    def __repr__(self) -> str:
+        args, kwargs = self._made_with
+        given = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     def collate(self, items: Sequence[Any], size: int | None = None) -> Any:
         """One batch of the items, in their kinds of array, dtypes and nesting.
@@ -98,3 +118,7 @@ def stacked(column: Column, shape: tuple[int, ...], size: int) -> Any:
         target.put(at, value, (), ())
     target.clear_from(len(column.leaves))
     return target.array
+
+
+def _remake(kind: type[Collator], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Collator:
+    return kind(*args, **kwargs)

@@ -24,10 +24,11 @@ class Target:
 
     def put(self, row: int, value: Any, to: tuple[slice, ...], of: tuple[slice, ...]) -> None:
         """Copies `value[of]` to `array[row][to]`."""
+        where = (row, *to)
         if self._is_tensor:
-            self.array[(row, *to)].copy_(value[of])
+            self.array[where].copy_(value[of])
         else:
-            self.array[(row, *to)] = value[of]
+            self.array[where] = value[of]
 
     def clear_from(self, row: int) -> None:
         """Zeros in the rows from here on."""

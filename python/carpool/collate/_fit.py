@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NoReturn
 
-from .._exceptions import CollateError
+from carpool._exceptions import CollateError
+
 from ._leaves import ANY, Leaf, Unfit, read
 from ._tree import Path, flatten, name_of, structure_of
 
@@ -79,7 +80,7 @@ class Columns:
         if at not in self.misfits:
             self.misfits[at] = CollateError(text)
 
-    def put_all_out(self, text: str) -> None:
+    def put_all_out(self, text: str) -> NoReturn:
         """None fits: it is the collator that is wrong."""
         raise CollateError(text)
 
@@ -107,7 +108,9 @@ class Columns:
         for at, answer in answers.items():
             if answer != most:
                 own = column.leaves[at].shape
-                theirs = next(leaf.shape for n, leaf in column.leaves.items() if answers.get(n) == most)
+                theirs = next(
+                    leaf.shape for n, leaf in column.leaves.items() if answers.get(n) == most
+                )
                 self.put_out(
                     at,
                     f"{described(column.path)}: {what} {shown(answer)} (shape {own}) does not fit the "
@@ -166,7 +169,7 @@ def _difference(
             parts.append(f"it has {', '.join(extra)}, which the batch has not")
         if parts:
             return f"the item does not fit the batch: {' and '.join(parts)}"
-    own, theirs = containers.get((), None), like_containers.get((), None)
+    own, theirs = containers.get(()), like_containers.get(())
     names = [kind.__name__ if kind is not None else "no container" for kind in (own, theirs)]
     if names[0] != names[1]:
         return f"the item is {names[0]}, the batch is of {names[1]}"

@@ -6,7 +6,8 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .._exceptions import BatchLengthError, CollateError
+from carpool._exceptions import BatchLengthError, CollateError
+
 from ._collator import Collator, Fill, stacked
 from ._copy import Target, constant, held
 from ._fit import Column, Columns, described
@@ -112,7 +113,11 @@ class Pad(Collator):
         self._mask_dtype = _dtype_name(mask_dtype)
         self._lengths = lengths
         self._unpad: bool | tuple[str, ...] = (
-            unpad if isinstance(unpad, bool) else (unpad,) if isinstance(unpad, str) else tuple(unpad)
+            unpad
+            if isinstance(unpad, bool)
+            else (unpad,)
+            if isinstance(unpad, str)
+            else tuple(unpad)
         )
         #: What was padded of batches that are alive, by the id of each of their arrays.
         self._notes: dict[int, tuple[weakref.ref[Any], dict[Path, Padded]]] = {}
@@ -133,7 +138,9 @@ class Pad(Collator):
                 for axis in self._padded_axes(columns, column):
                     why = self._widths.misfit(leaf.shape[axis])
                     if why is not None:
-                        columns.put_out(at, f"{described(column.path)}: axis {axis} of shape {leaf.shape} {why}")
+                        columns.put_out(
+                            at, f"{described(column.path)}: axis {axis} of shape {leaf.shape} {why}"
+                        )
 
     def _axes_of(self, columns: Columns, column: Column) -> tuple[int, ...] | None:
         """The axes of a column that are padded; None for those whose lengths differ."""
@@ -144,7 +151,9 @@ class Pad(Collator):
             return None if column.rank > 1 else tuple(range(column.rank))
         for axis in axes:
             if not -column.rank <= axis < column.rank:
-                columns.put_all_out(f"{described(column.path)}: items of rank {column.rank} have no axis {axis}")
+                columns.put_all_out(
+                    f"{described(column.path)}: items of rank {column.rank} have no axis {axis}"
+                )
         return tuple(sorted({axis % column.rank for axis in axes}))
 
     def _padded_axes(self, columns: Columns, column: Column) -> tuple[int, ...]:
@@ -202,12 +211,16 @@ class Pad(Collator):
 
     # ------------------------------------------------------------------------ masks and lengths
 
-    def _with_extras(self, columns: Columns, batch: Any, padded: dict[Path, Padded], size: int) -> Any:
+    def _with_extras(
+        self, columns: Columns, batch: Any, padded: dict[Path, Padded], size: int
+    ) -> Any:
         extras: list[tuple[str, Any]] = []
         if self._mask is not None or self._lengths is not None:
             path = next(iter(padded), None)
             if path is None:
-                columns.put_all_out("no key is padded: there is nothing that mask or lengths could tell of")
+                columns.put_all_out(
+                    "no key is padded: there is nothing that mask or lengths could tell of"
+                )
             first = next(column for column in columns.columns if column.path == path)
             if self._mask is not None:
                 extras.append((self._mask, self._mask_of(first, padded[path], size)))
@@ -219,7 +232,9 @@ class Pad(Collator):
             return (batch, *(extra for _, extra in extras))
         for name, _ in extras:
             if name in batch:
-                columns.put_all_out(f"{name}: the items carry this key already; give the added one another name")
+                columns.put_all_out(
+                    f"{name}: the items carry this key already; give the added one another name"
+                )
         batch.update(extras)
         return batch
 
@@ -234,7 +249,10 @@ class Pad(Collator):
         mask = Target(_like(column, zero), (size, *widths), zero)
         for row, kept in enumerate(lengths):
             where = tuple(
-                [_part(width, one, self._side == "left") for width, one in zip(widths, kept, strict=True)]
+                [
+                    _part(width, one, self._side == "left")
+                    for width, one in zip(widths, kept, strict=True)
+                ]
             )
             shape = [found.stop - found.start for found in where]
             ones = one.expand(shape) if hasattr(one, "expand") else one
@@ -280,7 +298,9 @@ class Pad(Collator):
             known = self._notes.get(id(leaf))
             if known is not None and known[0]() is leaf:
                 return known[1]
-        raise ValueError("unpad cuts by the lengths of a batch: split(output, n, batch) needs the one collated here")
+        raise ValueError(
+            "unpad cuts by the lengths of a batch: split(output, n, batch) needs the one collated here"
+        )
 
     def _cut(self, name: str, array: Any, n: int, padded: Padded) -> list[Any]:
         shape = tuple(array.shape)
@@ -301,9 +321,6 @@ class Pad(Collator):
             rows.append(self._splitting.apart(row[tuple(where)]))
         return rows
 
-    def __repr__(self) -> str:
-        return f"Pad({self._value!r}, side={self._side!r})"
-
 
 def _part(width: int, kept: int, at_end: bool) -> slice:
     return slice(width - kept, width) if at_end else slice(0, kept)
@@ -316,7 +333,9 @@ def _like(column: Column, scalar: Any) -> Column:
 
 
 def _lengths_of(column: Column, padded: Padded, size: int) -> Any:
-    rows: list[Any] = list(padded.lengths) if padded.axes else [shape[:1] for shape in column.shapes]
+    rows: list[Any] = (
+        list(padded.lengths) if padded.axes else [shape[:1] for shape in column.shapes]
+    )
     width = len(rows[0])
     rows += [(0,) * width] * (size - len(rows))
     return constant(column, [row[0] for row in rows] if width == 1 else rows, "int64")
@@ -324,8 +343,5 @@ def _lengths_of(column: Column, padded: Padded, size: int) -> Any:
 
 def _dtype_name(value: Any) -> str:
     """The name of a dtype, given as such or as numpy's or torch's."""
-    if isinstance(value, str):
-        name = value
-    else:
-        name = getattr(value, "__name__", None) or str(value)
+    name = value if isinstance(value, str) else getattr(value, "__name__", None) or str(value)
     return name.removeprefix("torch.").removesuffix("_" if name == "bool_" else "")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
-from .._exceptions import BatchLengthError, CollateError
+from carpool._exceptions import BatchLengthError, CollateError
+
 from ._collator import Collator, Fill
 from ._copy import constant
 from ._fit import Column, Columns, described
@@ -115,9 +116,6 @@ class Ragged(Collator):
 
         return _Ragging(*self._splitting).rows(output, n, cut)
 
-    def __repr__(self) -> str:
-        return "Ragged()"
-
 
 class _Ragging(Splitting):
     """Splits what is ragged by its own lengths."""
@@ -133,10 +131,7 @@ class _Ragging(Splitting):
 def _pieces(splitting: Splitting, array: Any, ends: list[int], n: int) -> list[Any]:
     if len(ends) <= n:
         raise BatchLengthError(f"the handler returned {len(ends) - 1} rows for a batch of {n}")
-    return [
-        splitting.apart(array[start:end])
-        for start, end in zip(ends[:n], ends[1 : n + 1], strict=True)
-    ]
+    return [splitting.apart(array[start:end]) for start, end in pairwise(ends[: n + 1])]
 
 
 def _ends_of(batch: Any) -> dict[Path, list[int]]:

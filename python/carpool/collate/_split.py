@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from .._exceptions import BatchLengthError
-from .._rows import rows as plain_rows
+from carpool._exceptions import BatchLengthError
+from carpool._rows import rows as plain_rows
+
 from ._tree import put_together
 
 __all__ = ["Cut", "HowLists", "Splitting"]

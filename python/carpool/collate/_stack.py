@@ -45,6 +45,3 @@ class Stack(Collator):
 
     def _batch_of(self, column: Column, size: int) -> Any:
         return stacked(column, column.shapes[0], size)
-
-    def __repr__(self) -> str:
-        return "Stack()"

@@ -39,9 +39,7 @@ def flatten(item: Any) -> tuple[dict[Path, Any], dict[Path, Any]]:
 
 
 # Not nested functions: one that calls itself is a circle of references, and would keep arrays alive with it.
-def _flatten(
-    value: Any, path: Path, leaves: dict[Path, Any], containers: dict[Path, Any]
-) -> None:
+def _flatten(value: Any, path: Path, leaves: dict[Path, Any], containers: dict[Path, Any]) -> None:
     nested = _nested(value)
     if nested is None:
         leaves[path] = value
@@ -69,11 +67,11 @@ def put_together(kind: Any, values: dict[Any, Any]) -> Any:
     """A container of `kind` of values by key, in order."""
     if kind is dict:
         return values
-    if dataclasses.is_dataclass(kind):
-        return kind(**values)
     if hasattr(kind, "_make"):
         return kind._make(values.values())
-    return tuple(values.values()) if kind is tuple else kind(values.values())
+    if issubclass(kind, tuple):
+        return kind(values.values())
+    return kind(**values)
 
 
 def name_of(path: Path) -> str:
