@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from carpool._exceptions import CollateError
 
+from ._checks import check_fill, check_lists, check_switch, checked_size
 from ._copy import Target
 from ._fit import Column, Columns
-from ._options import check_fill, check_lists, check_switch, checked_size
 from ._split import HowLists, Splitting
 from ._tree import Path, rebuild
 

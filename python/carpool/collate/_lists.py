@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ._options import check_lists, check_switch
+from ._checks import check_lists, check_switch
 from ._split import HowLists, Splitting
 
 __all__ = ["Lists"]

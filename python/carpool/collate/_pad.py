@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 from carpool._exceptions import BatchLengthError, CollateError
 
-from ._collator import Collator, Fill, stacked
-from ._copy import Target, constant, held
-from ._fit import Column, Columns, described
-from ._options import (
+from ._checks import (
     check_choice,
     check_name,
     checked_axes,
     checked_buckets,
     checked_size,
 )
+from ._collator import Collator, Fill, stacked
+from ._copy import Target, constant, held
+from ._fit import Column, Columns, described
 from ._split import HowLists
 from ._tree import Path, flatten, name_of
 from ._widths import Side, Widths

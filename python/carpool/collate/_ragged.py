@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from carpool._exceptions import BatchLengthError, CollateError
 
+from ._checks import check_choice
 from ._collator import Collator, Fill
 from ._copy import constant
 from ._fit import Column, Columns, described
-from ._options import check_choice
 from ._packages import numpy, torch
 from ._split import HowLists, Splitting, is_array
 from ._tree import Path, flatten
