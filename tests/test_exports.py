@@ -39,6 +39,8 @@ NAMES = {
     "Progress",
     "Stats",
     "Histogram",
+    "Timing",
+    "Trace",
 }
 
 #: Packages of their own, imported by those who want them.

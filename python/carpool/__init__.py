@@ -33,6 +33,7 @@ from ._function import AsyncBatchedFunction, BatchedFunction
 from ._future import Future
 from ._progress import Progress
 from ._stats import Histogram, Stats
+from ._timing import Timing, Trace
 
 __all__ = [
     "AlreadyAnswered",
@@ -57,6 +58,8 @@ __all__ = [
     "RequestTooLarge",
     "SetupError",
     "Stats",
+    "Timing",
+    "Trace",
     "WouldDeadlock",
     "__version__",
     "batched",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Hashable, Sequence
 
+    from ._timing import Trace
+
 __all__ = ["Batcher"]
 
 
@@ -54,6 +56,10 @@ class Batcher(Lifecycle, Calls[A, B]):
         batch_sizes: the sizes that the loop may see, such as [1, 2, 4, 8]: `items` is filled up to the next of them
             with repeats of the last item, or requests are held back for the next batch, whichever the measured run
             times make cheaper. It must return a row per item; callers get only theirs. None above `max_batch_size`.
+        on_request: called with a `Trace` of each request that was in a batch or expired, after its caller was told, in
+            the thread that ran the batch. What it raises is logged.
+        sample_rate: the share of the requests that `on_request` hears of, more than 0 and at most 1.
+        slow_ms: a batch that takes as many milliseconds, from seal to the last answer, is logged, once a minute.
 
     Raises:
         TypeError, ValueError: an option is unknown, of the wrong type or out of range.
@@ -79,6 +85,9 @@ class Batcher(Lifecycle, Calls[A, B]):
             age_ms: float = 1000,
             keep_contexts: bool = False,
             batch_sizes: Sequence[int] | None = None,
+            on_request: Callable[[Trace], object] | None = None,
+            sample_rate: float = 1.0,
+            slow_ms: float | None = None,
         ) -> None: ...
 
     else:
@@ -98,6 +107,9 @@ class Batcher(Lifecycle, Calls[A, B]):
             age_ms: float = 1000,
             keep_contexts: bool = False,
             batch_sizes: Sequence[int] | None = None,
+            on_request: Callable[[Trace], object] | None = None,
+            sample_rate: float = 1.0,
+            slow_ms: float | None = None,
             **unknown: Any,
         ) -> None:
             refuse_unknown("Batcher", unknown, _KNOWN)
@@ -114,6 +126,9 @@ class Batcher(Lifecycle, Calls[A, B]):
                 age_ms=age_ms,
                 keep_contexts=keep_contexts,
                 batch_sizes=batch_sizes,
+                on_request=on_request,
+                sample_rate=sample_rate,
+                slow_ms=slow_ms,
             )
             self._station = Station(options, name or "Batcher", "thread", None)
             self._asks = asks_of(self._station.name, options, NO_CALL_OPTIONS)

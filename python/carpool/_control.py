@@ -62,6 +62,8 @@ class Lifecycle:
             max_batch_cost: int | None = ...,
             timeout_ms: float | None = ...,
             age_ms: float = ...,
+            sample_rate: float = ...,
+            slow_ms: float | None = ...,
         ) -> None:
             """Changes numbers while it runs; from any thread, valid from the next decision on.
 

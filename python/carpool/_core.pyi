@@ -283,6 +283,9 @@ class Ticket:
     def is_ours(self) -> bool:
         """Whether it was submitted in this process."""
     @property
+    def moments(self) -> tuple[float, float, float, float, float] | None:
+        """When it arrived, was sealed, started, finished and delivered, in seconds; None before that."""
+    @property
     def name(self) -> str:
         """The name of its batcher."""
     def cancel(self) -> bool:
@@ -409,6 +412,9 @@ class Engine:
         timeout_ns: int | None = None,
         age_ns: int = 0,
         batch_sizes: Sequence[int] | None = None,
+        on_request: Callable[[Any], object] | None = None,
+        sample_rate: float = 1.0,
+        slow_ns: int | None = None,
     ) -> Engine: ...
     @property
     def name(self) -> str:
@@ -534,8 +540,12 @@ class Engine:
         max_batch_cost: int | None = None,
         timeout_ns: int | None = None,
         age_ns: int = 0,
+        sample_rate: float = 1.0,
+        slow_ns: int | None = None,
     ) -> None:
         """Keeps to other numbers from the next decision on: all of them or, with ValueError, none."""
+    def padded(self, useful: int, given: int) -> None:
+        """A handler was given so much (rows, tokens, elements) of which so much was of use, the rest padding."""
     def flush(self) -> None:
         """Makes everything pending leave as soon as a slot is free."""
     def close(self, drain: bool) -> None:

@@ -11,6 +11,7 @@ from ._options import Options, refuse_unknown
 
 if TYPE_CHECKING:
     from ._signatures import Decorator
+    from ._timing import Trace
     from ._types import Collate, Entered, Executor, Overflow
 
 __all__ = ["batched"]
@@ -48,6 +49,9 @@ def batched(
     age_ms: float = 1000,
     keep_contexts: bool = False,
     batch_sizes: Sequence[int] | None = None,
+    on_request: Callable[[Trace], object] | None = None,
+    sample_rate: float = 1.0,
+    slow_ms: float | None = None,
     **unknown: Any,
 ) -> Any:
     """Makes single calls of a function of lists run as batches.
@@ -93,6 +97,10 @@ def batched(
         batch_sizes: the sizes that the handler may see, such as [1, 2, 4, 8]: its lists are filled up to the next of them
             with repeats of the last item, or requests are held back for the next batch, whichever the measured run
             times make cheaper. It must return a row per item; callers get only theirs. None above `max_batch_size`.
+        on_request: called with a `Trace` of each request that was in a batch or expired, after its caller was told, in
+            the thread that ran the batch. What it raises is logged.
+        sample_rate: the share of the requests that `on_request` hears of, more than 0 and at most 1.
+        slow_ms: a batch that takes as many milliseconds, from seal to the last answer, is logged, once a minute.
 
     Raises:
         TypeError, ValueError: an option is unknown, of the wrong type or out of range, or the function
@@ -127,6 +135,9 @@ def batched(
         age_ms=age_ms,
         keep_contexts=keep_contexts,
         batch_sizes=batch_sizes,
+        on_request=on_request,
+        sample_rate=sample_rate,
+        slow_ms=slow_ms,
     )
     if func is None:
         return functools.partial(decorate, options=options)

@@ -22,6 +22,19 @@ def setup_failed(name: str, error: BaseException) -> None:
     logger.error("%s: setup failed, the batcher is closed", name, exc_info=error)
 
 
+def hook_failed(name: str, error: BaseException) -> None:
+    """`on_request` raised; nobody else notices."""
+    logger.error("%s: on_request raised", name, exc_info=error)
+
+
+def slow_handler(name: str, took_ms: float, slow_ms: float, count: int) -> None:
+    """Batches took longer than `slow_ms`; said once a minute."""
+    more = "" if count == 1 else f", the longest of {count} since this was said last"
+    logger.warning(
+        "%s: a batch took %.1f ms, which is more than slow_ms=%g%s", name, took_ms, slow_ms, more
+    )
+
+
 def slow_close(name: str, seconds: float, pending: int, in_flight: int) -> None:
     """A close has waited long."""
     logger.warning(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import Port
 from ._exceptions import BatchAbandoned
+from ._timing import Timing, timing_of
 from ._types import R
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ class Future(_Base[R]):
         super().cancel()
         self.set_running_or_notify_cancel()
         return True
+
+    @property
+    def timing(self) -> Timing | None:
+        """When its request went through the stations of its way; None before that has its answer, and where it
+        had none from a batch (refused, cancelled, expired)."""
+        moments = None if self._ticket is None else self._ticket.moments
+        return None if moments is None else timing_of(moments)
 
     def running(self) -> bool:
         """Whether the request is in a batch and has no outcome yet."""

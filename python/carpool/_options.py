@@ -6,9 +6,12 @@ import difflib
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._types import Collate
+
+if TYPE_CHECKING:
+    from ._timing import Trace
 
 __all__ = ["CallOptions", "Options"]
 
@@ -31,6 +34,8 @@ LIVE = (
     "max_batch_cost",
     "timeout_ms",
     "age_ms",
+    "sample_rate",
+    "slow_ms",
 )
 #: Why others stay as they are.
 FOR_GOOD = {
@@ -43,6 +48,8 @@ FOR_GOOD = {
     "cost": "pending requests have been measured by it",
     "key": "pending requests are grouped by it",
     "shared": "its calls are bound by it",
+    "keep_contexts": "its calls are bound by it",
+    "on_request": "pending requests count on it",
     "collate": "its handler is bound to it",
 }
 
@@ -75,6 +82,9 @@ class Options:
     age_ms: float = 1000
     keep_contexts: bool = False
     batch_sizes: Sequence[int] | None = None
+    on_request: Callable[[Trace], object] | None = None
+    sample_rate: float = 1.0
+    slow_ms: float | None = None
 
     def __post_init__(self) -> None:
         _count("max_batch_size", self.max_batch_size)
@@ -119,6 +129,21 @@ class Options:
         if self.batch_sizes is not None:
             sizes = _sizes("batch_sizes", self.batch_sizes, self.max_batch_size)
             object.__setattr__(self, "batch_sizes", sizes)
+        if self.on_request is not None and not callable(self.on_request):
+            raise TypeError(
+                f"on_request must be callable with a carpool.Trace, or None, not "
+                f"{_shown(self.on_request)}"
+            )
+        _share("sample_rate", self.sample_rate)
+        if self.sample_rate != 1 and self.on_request is None:
+            raise ValueError(
+                f"sample_rate={self.sample_rate!r} is a share of what on_request hears of: "
+                f"give an on_request, too"
+            )
+        if self.slow_ms is not None:
+            _milliseconds("slow_ms", self.slow_ms)
+            if self.slow_ms == 0:
+                raise ValueError("slow_ms must be more than 0 milliseconds, or None, not 0")
 
     @property
     def wait_ns(self) -> int:
@@ -276,6 +301,13 @@ def _milliseconds(name: str, value: object) -> None:
         raise ValueError(
             f"{name} must be from 0 to {LONGEST_WAIT_MS:.0f} milliseconds, not {value!r}"
         )
+
+
+def _share(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number from 0 to 1, not {_shown(value)}")
+    if not 0 < value <= 1:
+        raise ValueError(f"{name} must be more than 0 and at most 1, not {value!r}")
 
 
 def _level(name: str, value: object) -> None:

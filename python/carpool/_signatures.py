@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._core import Awaitable
     from ._function import AsyncBatchedFunction, BatchedFunction
     from ._future import Future
+    from ._timing import Trace
     from ._types import (
         A1,
         A2,
@@ -185,6 +186,9 @@ if TYPE_CHECKING:
             age_ms: float = 1000,
             keep_contexts: bool = False,
             batch_sizes: Sequence[int] | None = None,
+            on_request: Callable[[Trace], object] | None = None,
+            sample_rate: float = 1.0,
+            slow_ms: float | None = None,
         ) -> Decorator: ...
         @overload
         def __call__(
@@ -209,6 +213,9 @@ if TYPE_CHECKING:
             age_ms: float = 1000,
             keep_contexts: bool = False,
             batch_sizes: Sequence[int] | None = None,
+            on_request: Callable[[Trace], object] | None = None,
+            sample_rate: float = 1.0,
+            slow_ms: float | None = None,
         ) -> SharingDecorator: ...
         @overload
         def __call__(
@@ -233,6 +240,11 @@ if TYPE_CHECKING:
             shared: Sequence[str] = (),
             timeout_ms: float | None = None,
             age_ms: float = 1000,
+            keep_contexts: bool = False,
+            batch_sizes: Sequence[int] | None = None,
+            on_request: Callable[[Trace], object] | None = None,
+            sample_rate: float = 1.0,
+            slow_ms: float | None = None,
         ) -> CollatingDecorator: ...
         # def, functions
         @overload

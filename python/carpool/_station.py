@@ -26,6 +26,8 @@ class Numbers(TypedDict):
     max_batch_cost: int | None
     timeout_ns: int | None
     age_ns: int
+    sample_rate: float
+    slow_ns: int | None
 
 
 class Station:
@@ -62,6 +64,8 @@ class Station:
             "max_batch_cost": options.max_batch_cost,
             "timeout_ns": None if timeout_ms is None else round(timeout_ms * 1e6),
             "age_ns": round(options.age_ms * 1e6),
+            "sample_rate": options.sample_rate,
+            "slow_ns": None if options.slow_ms is None else round(options.slow_ms * 1e6),
         }
 
     def configure(self, changes: dict[str, Any], known: tuple[str, ...]) -> None:
@@ -96,6 +100,7 @@ class Station:
             executor=self.executor,
             gather=options.gather,
             batch_sizes=options.batch_sizes,
+            on_request=options.on_request,
             **self._numbers(),
         )
         open_engine(engine, 0)

@@ -70,6 +70,8 @@ class Stats:
     answered: int = 0
     #: Ended with an error.
     failed: int = 0
+    #: Of those that failed: their time was over before they were in a batch.
+    expired: int = 0
     #: Given up by their callers.
     cancelled: int = 0
     #: Refused at the call: queue full, or closed.
@@ -90,16 +92,44 @@ class Stats:
     wait_ms: Histogram = Histogram()
     #: From seal to the last answer, per batch.
     run_ms: Histogram = Histogram()
+    #: How long the oldest pending request has waited; 0.0 without one. Not compared by `==`.
+    oldest_ms: float = field(default=0.0, compare=False)
+    #: Most requests that were inside at once, waiting or in flight, as seen whenever some were answered.
+    peak: int = 0
+    #: How many batches may run at once; None for a loop of one's own.
+    slots: int | None = None
+    #: How long this batcher has been there in this process. Not compared by `==`.
+    open_ms: float = field(default=0.0, compare=False)
+    #: Batches that took longer than `slow_ms`.
+    slow: int = 0
+    #: What share of what handlers were given was padding, from 0 to 1; None where nothing is padded.
+    padding: float | None = None
+
+    @property
+    def busy_ms(self) -> float:
+        """How long batches have run, added up over all slots; those in flight count once they have ended."""
+        return self.run_ms.mean * self.run_ms.count
+
+    @property
+    def slot_use(self) -> float | None:
+        """What share of the slots' time batches ran in, from 0 to 1; None for a loop of one's own."""
+        if not self.slots or not self.open_ms:
+            return None
+        return min(1.0, self.busy_ms / (self.slots * self.open_ms))
 
     @classmethod
     def from_core(cls, raw: Mapping[str, Any]) -> Stats:
         """Of the core's raw figures: counts, and histograms of nanoseconds."""
         raw = dict(raw)
+        useful, given = raw.pop("padding")
         return cls(
             reasons=MappingProxyType(dict(raw.pop("reasons"))),
             batch_sizes=_histogram(raw.pop("batch_sizes"), 1),
             wait_ms=_histogram(raw.pop("wait_ns"), 1e6),
             run_ms=_histogram(raw.pop("run_ns"), 1e6),
+            oldest_ms=raw.pop("oldest_ns") / 1e6,
+            open_ms=raw.pop("open_ns") / 1e6,
+            padding=1 - useful / given if given else None,
             **raw,
         )
 

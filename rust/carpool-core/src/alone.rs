@@ -40,6 +40,7 @@ impl<'a, B: Border> Alone<'a, B> {
         state.free_slots -= 1;
         let counters = &mut state.counters;
         counters.in_flight += 1;
+        counters.peak = counters.peak.max(counters.in_flight);
         counters.batches += 1;
         counters.reasons[Reason::Idle as usize] += 1;
         counters.sizes.add(1);
@@ -83,6 +84,7 @@ impl<B: Border> Drop for Alone<'_, B> {
             && state.slots.front_size().is_none()
             && state.phase == Phase::Open;
         drop(state);
+        shared.watch.ran(took, || shared.now());
         if !quiet {
             shared.settle_now();
         }

@@ -2,6 +2,8 @@
 
 use std::task::Waker;
 
+#[cfg(doc)]
+use crate::batcher::Batcher;
 use crate::border::{Border, Failure};
 use crate::clock::Nanos;
 use crate::error::{AnswerError, SplitError};
@@ -15,6 +17,7 @@ use crate::scheduler::policy::Reason;
 use crate::slot::Kept;
 use crate::stats::since;
 use crate::sync::Arc;
+use crate::watch::{End, Ended, Moments};
 
 /// What the scheduler sealed.
 pub(crate) struct Sealed<B: Border> {
@@ -51,6 +54,8 @@ pub struct Batch<B: Border> {
     reason: Reason,
     oldest: Nanos,
     sealed: Nanos,
+    /// When the handler was called, as far as anybody said so.
+    started: Nanos,
     /// The id of the first request.
     first: RequestId,
     /// Until the last answer is stored.
@@ -80,6 +85,7 @@ impl<B: Border> Batch<B> {
             reason,
             oldest,
             sealed: at,
+            started: at,
             first: RequestId {
                 batch: number,
                 index: 0,
@@ -115,6 +121,7 @@ impl<B: Border> Batch<B> {
             reason: self.reason,
             oldest: self.oldest,
             sealed: self.sealed,
+            started: self.started,
             first: RequestId {
                 index: self.first.index + at,
                 ..self.first
@@ -158,6 +165,46 @@ impl<B: Border> Batch<B> {
     /// How long its oldest request had waited when it was sealed.
     pub fn waited(&self) -> Nanos {
         since(self.oldest, self.sealed)
+    }
+
+    /// Its handler is about to be called.
+    #[inline]
+    pub fn start(&mut self) {
+        if self.shared.watch.is_timed() {
+            self.started = self.shared.now();
+        }
+    }
+
+    /// When what happened up to now, that the answers are there; where that is noted.
+    #[inline]
+    fn moments(&self) -> Option<Moments> {
+        self.shared.watch.is_timed().then(|| Moments {
+            sealed: self.sealed,
+            started: self.started,
+            finished: self.shared.now(),
+            delivered: 0,
+        })
+    }
+
+    /// What of the answers to these requests somebody wants to hear of.
+    #[cold]
+    fn sampled<'a>(&self, answers: impl Iterator<Item = (usize, &'a B::Answer)>) -> Vec<Ended> {
+        let taken = answers.filter(|_| self.shared.watch.takes_next());
+        let ended = taken.map(|(index, answer)| {
+            let handle = self.requests[index].handle();
+            let end = if handle.reply.is_forsaken() {
+                End::Cancelled
+            } else if B::is_failure(answer) {
+                End::Failed
+            } else {
+                End::Answered
+            };
+            Ended {
+                arrival: handle.terms.arrival,
+                end,
+            }
+        });
+        ended.collect()
     }
 
     /// Its requests, in order; none once all have been answered in one step.
@@ -207,7 +254,13 @@ impl<B: Border> Batch<B> {
         if let Some(index) = self.answered.iter().position(|&answered| answered) {
             return Err((AnswerError::Answered { index }, answers));
         }
+        let followed = if self.shared.watch.samples() {
+            self.sampled(answers.iter().enumerate())
+        } else {
+            Vec::new()
+        };
         let mut delivery = Delivery::of(answers.len());
+        delivery.moments = self.moments();
         let mut payloads = Vec::with_capacity(answers.len());
         for (claimed, answer) in self.requests.drain(..).zip(answers) {
             payloads.extend(delivery.add_last(claimed, answer));
@@ -220,6 +273,9 @@ impl<B: Border> Batch<B> {
             stepped: Vec::new(),
             ended: self.lease.take(),
             payloads,
+            followed,
+            reason: self.reason,
+            size: self.answered.len(),
         })
     }
 
@@ -281,6 +337,9 @@ impl<B: Border> Batch<B> {
             stepped,
             ended: None,
             payloads: Vec::new(),
+            followed: Vec::new(),
+            reason: self.reason,
+            size: self.answered.len(),
         };
         (outgoing, refused)
     }
@@ -305,10 +364,16 @@ impl<B: Border> Batch<B> {
     /// Stores the answers of unanswered requests.
     fn prepare(&mut self, answers: impl IntoIterator<Item = (usize, B::Answer)>) -> Outgoing<B> {
         let answers = answers.into_iter();
+        let mut followed = Vec::new();
+        let samples = self.shared.watch.samples();
         let mut delivery = Delivery::of(answers.size_hint().0);
+        delivery.moments = self.moments();
         let mut payloads = Vec::with_capacity(answers.size_hint().0);
         for (index, answer) in answers {
             debug_assert!(!self.answered[index]);
+            if samples {
+                followed.append(&mut self.sampled(std::iter::once((index, &answer))));
+            }
             self.answered[index] = true;
             self.left -= 1;
             payloads.extend(delivery.add(&mut self.requests[index], answer));
@@ -319,6 +384,9 @@ impl<B: Border> Batch<B> {
             stepped: Vec::new(),
             ended: self.lease.take_if(|_| self.left == 0),
             payloads,
+            followed,
+            reason: self.reason,
+            size: self.answered.len(),
         }
     }
 }
@@ -341,9 +409,41 @@ pub struct Outgoing<B: Border> {
     stepped: Vec<Handle<B>>,
     ended: Option<Lease>,
     payloads: Vec<B::Payload>,
+    /// Those that somebody wants to hear of.
+    followed: Vec<Ended>,
+    reason: Reason,
+    size: usize,
+}
+
+/// The requests of one step that somebody wants to hear of.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// When what happened; nobody has been told of the answers yet.
+    pub moments: Moments,
+    /// Why their batch left.
+    pub reason: Reason,
+    /// How many requests the batch held, or its part.
+    pub size: usize,
+    /// They themselves.
+    pub requests: Vec<Ended>,
 }
 
 impl<B: Border> Outgoing<B> {
+    /// The requests that somebody wants to hear of ([`Batcher::sample`]), to the first who asks. What is done
+    /// with them is best done once this is sent.
+    #[inline]
+    pub fn follow(&mut self) -> Option<Followed> {
+        if self.followed.is_empty() {
+            return None;
+        }
+        Some(Followed {
+            moments: self.delivery.moments.unwrap_or_default(),
+            reason: self.reason,
+            size: self.size,
+            requests: std::mem::take(&mut self.followed),
+        })
+    }
+
     /// Whether these are the last answers of the batch, or of its part.
     pub fn is_last(&self) -> bool {
         self.ended.is_some()

@@ -12,10 +12,11 @@ use crate::request::Terms;
 use crate::scheduler::learned::Learning;
 use crate::scheduler::{Phase, Shared};
 use crate::slot::{Pulled, Seat, pull_own, try_pull};
-use crate::stats::Snapshot;
+use crate::stats::{Snapshot, since};
 use crate::submit::{Announce, Ticket, submit};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering::Relaxed;
+use crate::watch::Said;
 
 /// One batcher. Clones are the same one.
 pub struct Batcher<B: Border> {
@@ -229,12 +230,65 @@ impl<B: Border> Batcher<B> {
         })
     }
 
+    /// Notes when batches go through their stations, from now on: see [`Border::note`].
+    #[inline]
+    pub fn keep_times(&self) {
+        self.shared.watch.keep_times();
+    }
+
+    /// Notes the ends of a sample of the requests ([`watch::rate_of`](crate::watch::rate_of)), from now on: see
+    /// [`Outgoing::follow`](crate::Outgoing::follow).
+    pub fn sample(&self, rate: u64) {
+        self.shared.watch.sample(rate);
+    }
+
+    /// Whether the next request is in the sample: for those that end without a batch.
+    pub fn takes_next(&self) -> bool {
+        self.shared.watch.takes_next()
+    }
+
+    /// From when on a run is slow.
+    pub fn set_slow(&self, from: Nanos) {
+        self.shared.watch.set_slow(from);
+    }
+
+    /// From when on that is.
+    pub fn slow(&self) -> Nanos {
+        self.shared.watch.slow()
+    }
+
+    /// What is to be said of slow runs, to the first who asks.
+    #[inline]
+    pub fn take_slow(&self) -> Option<Said> {
+        self.shared.watch.take_slow()
+    }
+
+    /// Whether there is something to be said of slow runs.
+    #[inline]
+    pub fn is_slow_due(&self) -> bool {
+        self.shared.watch.is_slow_due()
+    }
+
+    /// A handler was given so much, of which so much was of use and the rest padding; in whatever unit.
+    pub fn padded(&self, useful: u64, given: u64) {
+        self.shared.watch.padded(useful, given);
+    }
+
     /// All figures now.
     pub fn snapshot(&self) -> Snapshot {
         let shared = &self.shared;
+        let now = self.now();
         // Who waits for room is not in yet: counted once admitted, or given up.
-        let (counters, pending) =
-            shared.locked(|state, _| (state.counters.clone(), shared.admission.count()));
+        let (counters, pending, oldest, slots) = shared.locked(|state, out| {
+            let oldest = state.oldest(shared, out);
+            let slots = state.limits.slots;
+            (
+                state.counters.clone(),
+                shared.admission.count(),
+                oldest,
+                slots,
+            )
+        });
         let cancelled = shared.cancelled.load(Relaxed) + counters.forsaken;
         let rejected = shared.rejected.load(Relaxed);
         let pending = pending as u64;
@@ -247,6 +301,7 @@ impl<B: Border> Batcher<B> {
                 + counters.in_flight,
             answered: counters.answered,
             failed: counters.failed,
+            expired: counters.expired,
             cancelled,
             rejected,
             shed: counters.shed,
@@ -257,6 +312,12 @@ impl<B: Border> Batcher<B> {
             sizes: counters.sizes,
             waits: counters.waits,
             runs: counters.runs,
+            peak: counters.peak,
+            slots,
+            open: since(shared.opened, now),
+            oldest: oldest.map(|oldest| since(oldest, now)),
+            slow: shared.watch.slow_runs(),
+            padding: shared.watch.padding(),
         }
     }
 }

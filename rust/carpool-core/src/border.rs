@@ -5,6 +5,7 @@ use crate::clock::{Clock, Nanos};
 use crate::request::Handle;
 #[cfg(doc)]
 use crate::request::Request;
+use crate::watch::Moments;
 
 /// What the core fails a request with when there is no handler's outcome to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +59,10 @@ pub trait Border: Sized + Send + Sync + 'static {
         }
         Self::fire(wakes);
     }
+
+    /// When the requests of one step went through the stations of their way: comes just before [`Border::tell`],
+    /// and only for a batcher that [keeps times](Batcher::keep_times).
+    fn note(_requests: &[Handle<Self>], _moments: &Moments) {}
 
     /// Tells the callers of requests that expired, and drops what [`Request::reclaim`] gives for each.
     ///

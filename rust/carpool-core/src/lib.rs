@@ -15,7 +15,8 @@
 //! | route | [`route`] | outcomes to replies, then wakes |
 //! | reply | [`reply`], `steps` | the state machine the caller waits on; steps before the answer |
 //!
-//! [`batcher`] holds these together; [`timer`] is the thread that looks after deadlines. Nothing here knows what a payload is, who waits for an answer
+//! [`batcher`] holds these together; [`timer`] is the thread that looks after deadlines, [`watch`] notes what
+//! watchers want to know. Nothing here knows what a payload is, who waits for an answer
 //! or what time it is: a [`Border`] names the payload, the answer, the waiter and the clock, so that
 //! a language binding, a simulation with a virtual clock and the model checker run the same code.
 
@@ -49,9 +50,10 @@ mod sync;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod tick;
 pub mod timer;
+pub mod watch;
 
 pub use alone::Alone;
-pub use batch::{Batch, Outgoing, RequestId};
+pub use batch::{Batch, Followed, Outgoing, RequestId};
 pub use batcher::Batcher;
 pub use border::{Border, Failure};
 pub use clock::{Clock, ManualClock, Nanos, SystemClock};
@@ -66,3 +68,4 @@ pub use scheduler::sizes::Sizes;
 pub use slot::{Kept, Pulled, Seat};
 pub use stats::{Histogram, Snapshot};
 pub use submit::Ticket;
+pub use watch::{End, Ended, Moments};

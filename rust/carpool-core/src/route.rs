@@ -12,6 +12,7 @@ use crate::request::{Claimed, Handle};
 use crate::scheduler::Shared;
 use crate::stats::since;
 use crate::sync::Arc;
+use crate::watch::Moments;
 
 /// The outcomes of one step, stored and not yet seen.
 pub(crate) struct Delivery<B: Border> {
@@ -19,6 +20,8 @@ pub(crate) struct Delivery<B: Border> {
     /// Answers whose callers had stopped waiting.
     refused: Vec<B::Answer>,
     failed: usize,
+    /// When what happened, where that is noted.
+    pub(crate) moments: Option<Moments>,
 }
 
 impl<B: Border> Delivery<B> {
@@ -28,6 +31,7 @@ impl<B: Border> Delivery<B> {
             delivered: Vec::with_capacity(n),
             refused: Vec::new(),
             failed: 0,
+            moments: None,
         }
     }
 
@@ -80,6 +84,9 @@ impl<B: Border> Delivery<B> {
     }
 
     fn publish_and_wake(self) {
+        if let Some(moments) = &self.moments {
+            B::note(&self.delivered, moments);
+        }
         let mut windows = false;
         for request in &self.delivered {
             request.reply.publish();
@@ -97,7 +104,7 @@ impl<B: Border> Delivery<B> {
 /// True when that gave the slot back, or with `keeps_slot` left it to the caller of this.
 pub(crate) fn route<B: Border>(
     shared: &Arc<Shared<B>>,
-    delivery: Delivery<B>,
+    mut delivery: Delivery<B>,
     ended: Option<Lease>,
     keeps_slot: bool,
 ) -> bool {
@@ -107,9 +114,16 @@ pub(crate) fn route<B: Border>(
     );
     let failed = delivery.failed as u64;
     let now = shared.now();
+    if let Some(moments) = &mut delivery.moments {
+        moments.delivered = now;
+    }
+    let mut took = 0;
     let slot_is_free = shared.locked(|state, out| {
         let ended = ended.and_then(Lease::end);
+        // Most are inside just before some leave.
+        let waiting = (shared.admission.count() + state.lobby.len()) as u64;
         let counters = &mut state.counters;
+        counters.peak = counters.peak.max(waiting + counters.in_flight);
         counters.in_flight -= delivered + gone;
         counters.answered += delivered - failed;
         counters.failed += failed;
@@ -122,6 +136,7 @@ pub(crate) fn route<B: Border>(
             if let (Some(learned), Some(load)) = (&mut state.learned, ran) {
                 learned.ran(load, run);
             }
+            took = run;
             state.company.answered(run, shared.admission.count());
             if !keeps_slot {
                 state.give_slot_back();
@@ -134,6 +149,9 @@ pub(crate) fn route<B: Border>(
         }
         ended.is_some()
     });
+    if slot_is_free {
+        shared.watch.ran(took, || now);
+    }
     delivery.publish_and_wake();
     slot_is_free
 }

@@ -122,6 +122,10 @@ pub(crate) struct Counters {
     pub(crate) failed: u64,
     /// Gave way at a full queue, newcomers included.
     pub(crate) shed: u64,
+    /// Of those that failed, whose time was over before they were sealed.
+    pub(crate) expired: u64,
+    /// Most that were inside at once, as seen whenever some were answered.
+    pub(crate) peak: u64,
     /// Given up by their callers while in flight.
     pub(crate) forsaken: u64,
     pub(crate) in_flight: u64,
@@ -141,6 +145,8 @@ pub struct Snapshot {
     pub answered: u64,
     /// Answered with an error.
     pub failed: u64,
+    /// Of those that failed, whose time was over before they were sealed.
+    pub expired: u64,
     /// Given up by their callers before they were answered.
     pub cancelled: u64,
     /// Refused at submit.
@@ -161,6 +167,19 @@ pub struct Snapshot {
     pub waits: Histogram,
     /// Nanoseconds from seal to the last answer, per batch.
     pub runs: Histogram,
+    /// Most that were inside at once (waiting for room, pending or in flight), as seen whenever some were
+    /// answered.
+    pub peak: u64,
+    /// How many batches may run at once.
+    pub slots: usize,
+    /// Nanoseconds since the batcher was made.
+    pub open: Nanos,
+    /// How long the oldest pending request has waited by now.
+    pub oldest: Option<Nanos>,
+    /// Batches that were slow.
+    pub slow: u64,
+    /// Of what handlers were given, what was of use, and all of it; see [`Batcher::padded`](crate::Batcher::padded).
+    pub padding: (u64, u64),
 }
 
 /// Nanoseconds from one moment to another; 0 if it was the other way round.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use carpool_core::{Kept, Outgoing};
+use carpool_core::{Followed, Kept, Outgoing};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
@@ -117,8 +117,8 @@ pub(crate) fn alone(
     item: &Py<PyAny>,
 ) -> Option<PyResult<Py<PyAny>>> {
     let desk = handler.desk(py);
-    // Inside another handler the request would have to remember it.
-    if !handler.is_ready_at(desk.get()) || run::is_inside(py) {
+    // Inside another handler the request would have to remember it, and who watches hears of requests.
+    if !handler.is_ready_at(desk.get()) || run::is_inside(py) || shared.watchers.hook.is_some() {
         return None;
     }
     let lease = shared.core.alone()?;
@@ -134,6 +134,7 @@ pub(crate) fn alone(
     } else {
         lease.failed();
     }
+    shared.tell_watchers(py, None);
     Some(match answer {
         Answer::Value(value) => Ok(value),
         Answer::Raised(original) if original.bind(py).is_instance_of::<PyKeyboardInterrupt>() => {
@@ -171,6 +172,7 @@ pub(crate) fn serve(
     let results = (|| {
         let items = items(py, &batch)?;
         let mut entered = Desk::enter(handler.desk(py), shared.number, origins(&batch))?;
+        batch.start();
         entered.show(&batch);
         let results = handler.call(&items);
         drop(entered);
@@ -194,13 +196,26 @@ pub(crate) fn serve(
 pub(crate) struct Told {
     wakes: Vec<Waker>,
     slot: Option<Kept<PyBorder>>,
+    /// For those who watch: to be told after the callers.
+    followed: Option<Box<Followed>>,
 }
 
 impl Told {
-    fn of(outgoing: Outgoing<PyBorder>) -> Self {
+    fn of(mut outgoing: Outgoing<PyBorder>) -> Self {
+        let followed = outgoing.follow().map(Box::new);
         let mut slot = None;
         let wakes = wakes::hold(|| slot = outgoing.send_keeping());
-        Self { wakes, slot }
+        Self {
+            wakes,
+            slot,
+            followed,
+        }
+    }
+
+    /// What those who watch are to be told.
+    #[inline]
+    pub(crate) fn take_followed(&mut self) -> Option<Box<Followed>> {
+        self.followed.take()
     }
 
     /// Wakes all but the thread of `own`.

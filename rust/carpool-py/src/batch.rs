@@ -88,8 +88,9 @@ impl Batch {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The execution of the handler.
+    /// The execution of the handler, which begins.
     pub(crate) fn run(&self) -> Run {
+        self.core().start();
         Run::new(self.chain.clone(), self.part.clone())
     }
 
@@ -123,8 +124,9 @@ impl Batch {
         ports
     }
 
-    fn send(&self, py: Python<'_>, outgoing: Outgoing<PyBorder>) {
+    fn send(&self, py: Python<'_>, mut outgoing: Outgoing<PyBorder>) {
         let _inside = Inside::go_on();
+        let followed = outgoing.follow().map(Box::new);
         let last = outgoing.is_last();
         if last {
             self.chain.end();
@@ -145,6 +147,7 @@ impl Batch {
         if slot_is_free {
             self.engine.pumps.wake_parked(py);
         }
+        self.engine.tell_watchers(py, followed);
     }
 
     /// What one row of a result is to its caller.

@@ -6,11 +6,11 @@
 //! `tell` finds it. One that stops calls `cancel`, which the handler sees (`Batch::is_wanted`). Waiters that
 //! read no steps get the answer alone (`take`).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 
 use carpool_core::request::Handle;
-use carpool_core::{Batcher, Border, Failure, Nanos, SystemClock, timer};
+use carpool_core::{Batcher, Border, Failure, Moments, Nanos, SystemClock, timer};
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -22,7 +22,7 @@ use crate::overdue;
 use crate::port::{Port, Ready};
 use crate::run::Chain;
 use crate::shared::Shared;
-use crate::wakes;
+use crate::{wakes, watching};
 
 /// The core's border to Python.
 pub(crate) struct PyBorder;
@@ -92,12 +92,18 @@ pub(crate) enum Waiter {
         waker: Waker,
         port: Option<Py<Port>>,
     },
-    /// A `carpool.Future`, and the thread that submits it while it waits for room.
-    Future {
-        future: Held,
-        let_in: Waker,
-        engine: Arc<Shared>,
-    },
+    /// A `carpool.Future`.
+    Future(Box<FutureEnd>),
+}
+
+/// The way back to a future.
+pub(crate) struct FutureEnd {
+    pub(crate) future: Held,
+    /// The thread that submits it, while it waits for room.
+    pub(crate) let_in: Waker,
+    pub(crate) engine: Arc<Shared>,
+    /// When its batch went through the stations of its way.
+    pub(crate) moments: OnceLock<Arc<Moments>>,
 }
 
 /// A future that its request keeps alive until it has ended. Future and request refer to each other, so
@@ -173,6 +179,10 @@ impl Border for PyBorder {
         wakes::after(others, blocked);
     }
 
+    fn note(requests: &[Handle<Self>], moments: &Moments) {
+        watching::note(requests, moments);
+    }
+
     fn expired(requests: Vec<Handle<Self>>) {
         overdue::tell(requests);
     }
@@ -182,7 +192,7 @@ impl Border for PyBorder {
             Waiter::Thread(waker) | Waiter::Caller(waker) | Waiter::Window { waker, .. } => {
                 wakes::one(waker);
             }
-            Waiter::Loop(_) | Waiter::Future { .. } => {}
+            Waiter::Loop(_) | Waiter::Future(_) => {}
         }
     }
 
@@ -200,7 +210,7 @@ impl Border for PyBorder {
     fn let_in(waiter: &Waiter) -> Option<&Waker> {
         match waiter {
             Waiter::Caller(waker) => Some(waker),
-            Waiter::Future { let_in, .. } => Some(let_in),
+            Waiter::Future(end) => Some(&end.let_in),
             Waiter::Thread(_) | Waiter::Loop(_) | Waiter::Window { .. } => None,
         }
     }
@@ -220,6 +230,7 @@ fn outcome(request: &Handle<PyBorder>) -> Option<Answer> {
 /// Loops first, since that only schedules; futures last, since their callbacks are the users'.
 fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
     let mut ports: Vec<(&Py<Port>, Vec<Ready>)> = Vec::new();
+    let mut expired: Vec<(&Arc<Shared>, &Handle<PyBorder>)> = Vec::new();
     let mut others = false;
     for request in requests {
         let Waiter::Loop(link) = request.waiter() else {
@@ -229,6 +240,9 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
         let Some(answer) = outcome(request) else {
             continue;
         };
+        if let Answer::Failure(Failure::Expired) = answer {
+            expired.push((&link.engine.get().0, request));
+        }
         let Some(done) = link.settle(py, answer) else {
             continue;
         };
@@ -246,18 +260,31 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
             Port::schedule(port.bind(py));
         }
     }
-    if !others {
-        return;
+    if others {
+        tell_futures(py, requests, &mut expired);
     }
+    for (engine, request) in expired {
+        engine.tell_of_expired(py, request);
+    }
+}
+
+fn tell_futures<'a>(
+    py: Python<'_>,
+    requests: &'a [Handle<PyBorder>],
+    expired: &mut Vec<(&'a Arc<Shared>, &'a Handle<PyBorder>)>,
+) {
     for request in requests {
-        if let Waiter::Future { future, engine, .. } = request.waiter() {
+        if let Waiter::Future(end) = request.waiter() {
             let Some(answer) = outcome(request) else {
                 continue;
             };
-            let Some(future) = future.take() else {
+            let Some(future) = end.future.take() else {
                 continue;
             };
-            let outcome = errors::outcome(py, engine, answer);
+            if let Answer::Failure(Failure::Expired) = answer {
+                expired.push((&end.engine, request));
+            }
+            let outcome = errors::outcome(py, &end.engine, answer);
             let told = insist(py, || match &outcome {
                 Ok(value) => future.call_method1(py, intern!(py, "_resolve"), (value,)),
                 Err(error) => future.call_method1(py, intern!(py, "_reject"), (error,)),

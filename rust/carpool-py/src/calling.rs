@@ -62,6 +62,7 @@ pub(crate) fn call_blocking(
         let answer = ticket.take().unwrap_or_else(|| {
             // Its item is dropped by who brought it.
             drop(ticket.request().reclaim());
+            shared.tell_of_expired(py, ticket.request());
             Answer::Failure(carpool_core::Failure::Expired)
         });
         errors::outcome(py, shared, answer).map_err(|error| PyErr::from_value(error.into_bound(py)))
@@ -82,8 +83,10 @@ fn wait_running(
         let handler = handler_of(&owner);
         match handler.filter(|handler| handler.is_ready_at(handler.desk(py).get())) {
             Some(handler) => {
-                let (told, outcome) = bare::serve(py, shared, handler, batch);
+                let (mut told, outcome) = bare::serve(py, shared, handler, batch);
+                let followed = told.take_followed();
                 py.detach(|| told.wake_others(parker.waker()));
+                shared.tell_watchers(py, followed);
                 outcome?;
             }
             None => {

@@ -1,7 +1,7 @@
 //! Submitting from Python: three ways of calling, one queue.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use carpool_core::clock::NEVER;
 use carpool_core::submit::Announce;
@@ -14,7 +14,7 @@ use crate::asks::Asks;
 use crate::awaiting::call_awaiting;
 use crate::bare::Told;
 use crate::batch::Batch;
-use crate::border::{Held, Payload, Waiter};
+use crate::border::{FutureEnd, Held, Payload, Waiter};
 use crate::calling::call_blocking;
 use crate::desk::Desk;
 use crate::guard::Inside;
@@ -25,6 +25,7 @@ use crate::seat::{Seat, Watch, with_parker};
 use crate::shared::{ENGINES, Executor, Shared, epoch};
 use crate::terms::Standing;
 use crate::ticket::Ticket;
+use crate::watching::Watchers;
 use crate::window::{AskedOfMany, Window, call_many};
 use crate::worker::Worker;
 
@@ -37,7 +38,7 @@ impl Engine {
     #[new]
     #[pyo3(signature = (*, name, max_batch_size, wait_ns, max_queue, overflow, slots, executor,
                         max_batch_cost=None, gather=true, timeout_ns=None, age_ns=0,
-                        batch_sizes=None))]
+                        batch_sizes=None, on_request=None, sample_rate=1.0, slow_ns=None))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn new(
         name: String,
@@ -52,6 +53,9 @@ impl Engine {
         timeout_ns: Option<Nanos>,
         age_ns: Nanos,
         batch_sizes: Option<Vec<usize>>,
+        on_request: Option<Py<PyAny>>,
+        sample_rate: f64,
+        slow_ns: Option<Nanos>,
     ) -> PyResult<Self> {
         let overflow = match overflow {
             "raise" => Overflow::Raise,
@@ -80,6 +84,8 @@ impl Engine {
         };
         let core = Batcher::learning(limits, learning, SystemClock)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let watchers = Watchers { hook: on_request };
+        watchers.ask(&core, sample_rate, slow_ns);
         Ok(Self(Arc::new(Shared {
             core,
             name,
@@ -90,6 +96,7 @@ impl Engine {
             standing: Standing::new(timeout_ns, age_ns),
             dead: Mutex::new(None),
             keys: Arc::default(),
+            watchers,
         })))
     }
 
@@ -224,11 +231,13 @@ impl Engine {
         };
         with_parker(|parker| {
             let let_in = parker.waker().clone();
-            let waiter = Waiter::Future {
+            let waiter = Waiter::Future(Box::new(FutureEnd {
                 future: Held::new(future),
                 let_in,
                 engine: shared.clone(),
-            };
+                moments: OnceLock::new(),
+            }));
+            shared.core.keep_times();
             let ticket = shared.submit(py, payload, waiter, announce, &asked)?;
             if let Some(pump) = pump {
                 Pump::nudge(pump.bind(py), shared)?;
@@ -362,7 +371,8 @@ impl Engine {
 
     /// Other numbers, all of them or none, from the next decision on. ValueError: one cannot be kept to.
     #[pyo3(signature = (*, max_batch_size, wait_ns, max_queue, slots, max_batch_cost=None, timeout_ns=None,
-                        age_ns=0))]
+                        age_ns=0,
+                        sample_rate=1.0, slow_ns=None))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn configure(
         &self,
@@ -374,6 +384,8 @@ impl Engine {
         max_batch_cost: Option<u64>,
         timeout_ns: Option<Nanos>,
         age_ns: Nanos,
+        sample_rate: f64,
+        slow_ns: Option<Nanos>,
     ) -> PyResult<()> {
         let core = &self.0.core;
         let limits = Limits {
@@ -387,6 +399,7 @@ impl Engine {
         core.configure(limits)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         self.0.standing.change(timeout_ns, age_ns);
+        self.0.watchers.ask(core, sample_rate, slow_ns);
         // Loops look at their timers and for slots by themselves.
         self.0.pumps.wake_all(py);
         Ok(())
@@ -451,6 +464,9 @@ impl Engine {
             ("cancelled", snapshot.cancelled),
             ("rejected", snapshot.rejected),
             ("shed", snapshot.shed),
+            ("expired", snapshot.expired),
+            ("slow", snapshot.slow),
+            ("peak", snapshot.peak),
             ("pending", snapshot.pending),
             ("in_flight", snapshot.in_flight),
             ("batches", snapshot.batches),
@@ -462,6 +478,11 @@ impl Engine {
             reasons.set_item(reason.name(), count)?;
         }
         stats.set_item("reasons", reasons)?;
+        let slots = Some(snapshot.slots).filter(|&slots| slots != usize::MAX);
+        stats.set_item("slots", slots)?;
+        stats.set_item("open_ns", snapshot.open)?;
+        stats.set_item("oldest_ns", snapshot.oldest.unwrap_or(0))?;
+        stats.set_item("padding", snapshot.padding)?;
         for (name, histogram) in [
             ("batch_sizes", &snapshot.sizes),
             ("wait_ns", &snapshot.waits),
@@ -477,6 +498,15 @@ impl Engine {
             stats.set_item(name, figures)?;
         }
         Ok(stats)
+    }
+
+    /// A handler was given so much (rows, tokens, elements) of which so much was of use, the rest padding.
+    fn padded(&self, useful: u64, given: u64) {
+        self.0.core.padded(useful, given);
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.0.watchers.hook)
     }
 
     /// Monotonic nanoseconds of the core's clock.

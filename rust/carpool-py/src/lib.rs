@@ -31,6 +31,7 @@
 //! | [`errands`] | what such a thread leaves to one of Python's |
 //! | [`running`] | the event loop that runs here |
 //! | [`run`] | which handlers the present code runs in, for finding deadlocks |
+//! | [`watching`] | who is told of requests and of slow handlers |
 //! | [`guard`] | what must not be interrupted, and the end of the process |
 //! | [`errors`] | the one table from the core's errors to Python's |
 
@@ -70,6 +71,7 @@ mod ticket;
 #[cfg(not(plain))]
 mod vectorcall;
 mod wakes;
+mod watching;
 mod window;
 mod worker;
 

@@ -28,8 +28,8 @@ pub(crate) fn tell(requests: Vec<Handle<PyBorder>>) {
             }
             // Its window is told, not each of it.
             Waiter::Window { .. } => continue,
-            Waiter::Future { let_in, .. } => {
-                let_in.wake_by_ref();
+            Waiter::Future(end) => {
+                end.let_in.wake_by_ref();
                 None
             }
             Waiter::Loop(link) => link.port.get().bell(),

@@ -40,7 +40,7 @@ pub(crate) struct Link {
     /// The awaitable itself while somebody waits for it.
     held: Mutex<Option<Py<Awaitable>>>,
     pub(crate) port: Py<Port>,
-    engine: Py<Engine>,
+    pub(crate) engine: Py<Engine>,
 }
 
 impl Link {

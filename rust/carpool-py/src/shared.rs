@@ -14,6 +14,7 @@ use crate::port::inside_loop;
 use crate::pump::Pumps;
 use crate::run::{self, Chain};
 use crate::terms::{Asked, Standing};
+use crate::watching::Watchers;
 use crate::{errands, errors, guard};
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) standing: Standing,
     pub(crate) dead: Mutex<Option<Py<PyAny>>>,
     pub(crate) keys: Arc<Keys>,
+    pub(crate) watchers: Watchers,
 }
 
 impl Shared {

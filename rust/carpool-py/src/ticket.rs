@@ -5,10 +5,12 @@ use std::sync::Arc;
 use carpool_core::reply::Cancelled;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use crate::border::{PyBorder, Waiter};
 use crate::run;
 use crate::shared::{Shared, epoch};
+use crate::watching;
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
 
@@ -41,8 +43,8 @@ impl Ticket {
         let (met, payload) = self.ticket.withdraw();
         drop(payload);
         let ended = matches!(met, Cancelled::Pending | Cancelled::InLobby);
-        if let (true, Waiter::Future { future, .. }) = (ended, self.ticket.request().waiter()) {
-            drop(future.take());
+        if let (true, Waiter::Future(end)) = (ended, self.ticket.request().waiter()) {
+            drop(end.future.take());
         }
         ended
     }
@@ -64,6 +66,12 @@ impl Ticket {
     #[getter]
     fn is_ours(&self) -> bool {
         self.engine.epoch == epoch()
+    }
+
+    /// When it went through the stations of its way, in seconds; None as long as it has not.
+    #[getter]
+    fn moments<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        watching::moments(py, self.ticket.request())
     }
 
     /// The name of its batcher.

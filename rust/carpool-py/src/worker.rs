@@ -71,10 +71,16 @@ impl Worker {
     /// returned is to be told by `answered` or `failed`.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let _inside = Inside::go_on();
-        let (seat, told) = {
+        let (seat, mut told) = {
             let mut state = self.state();
             (state.seat.take(), std::mem::take(&mut state.told))
         };
+        let followed = told.take_followed();
+        if followed.is_some() || self.engine.core.is_slow_due() {
+            // The callers first.
+            py.detach(|| drop(std::mem::take(&mut told)));
+            self.engine.tell_watchers(py, followed);
+        }
         let mut seat = seat.unwrap_or_else(|| self.engine.core.seat());
         let pulled = with_parker(|parker| {
             Watch::new(py)?.pull(
@@ -88,7 +94,7 @@ impl Worker {
             )
         });
         self.state().seat = Some(seat);
-        let Pulled::Batch(batch) = pulled? else {
+        let Pulled::Batch(mut batch) = pulled? else {
             return Ok(None);
         };
         let owner = batch.payload(0).map(|payload| payload.owner.clone_ref(py));
@@ -98,6 +104,7 @@ impl Worker {
         {
             let call = handler.call_of(py, bare::items(py, &batch)?)?;
             let entered = Desk::enter(desk, self.engine.number, bare::origins(&batch))?;
+            batch.start();
             let mut state = self.state();
             // Shown from where it stays until the handler has ended.
             let (batch, entered) = state.batch.insert((batch, entered));

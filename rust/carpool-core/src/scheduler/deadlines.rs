@@ -116,6 +116,7 @@ impl<B: Border> State<B> {
             return;
         }
         self.counters.failed += 1;
+        self.counters.expired += 1;
         // Its handle stays queued until somebody meets it: as in a cancel, the mark comes first.
         shared.dead.fetch_add(1, SeqCst);
         if pending {

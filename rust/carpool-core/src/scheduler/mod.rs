@@ -24,7 +24,7 @@ use std::task::Waker;
 
 use crate::batch::Sealed;
 use crate::border::{Border, Failure};
-use crate::clock::{NEVER, Nanos};
+use crate::clock::{Clock, NEVER, Nanos};
 use crate::limits::{Limits, Posted};
 use crate::many::{self, Backlog};
 use crate::queue::admission::Admission;
@@ -37,6 +37,7 @@ use crate::sync::atomic::{
     AtomicU64, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
 };
+use crate::watch::Watch;
 use callers::Keeper;
 pub(crate) use company::Company;
 use deadlines::Deadlines;
@@ -90,6 +91,9 @@ pub(crate) struct Shared<B: Border> {
     pub(crate) posted: Posted,
     pub(crate) learning: Learning,
     pub(crate) clock: B::Clock,
+    pub(crate) watch: Watch,
+    /// When it was made.
+    pub(crate) opened: Nanos,
     pub(crate) state: Mutex<State<B>>,
 }
 
@@ -165,7 +169,9 @@ impl<B: Border> Shared<B> {
             rejected: AtomicU64::new(0),
             armed: AtomicU64::new(NEVER),
             posted: Posted::new(&limits),
+            opened: clock.now(),
             clock,
+            watch: Watch::default(),
             state: Mutex::new(State {
                 learned: Learned::of(&learning, &limits),
                 pending: Pending::new(limits),
@@ -227,7 +233,6 @@ impl<B: Border> Shared<B> {
 
     #[inline]
     pub(crate) fn now(&self) -> Nanos {
-        use crate::clock::Clock;
         self.clock.now()
     }
 
@@ -561,6 +566,12 @@ impl<B: Border> State<B> {
         }
         shared.lobby.store(self.lobby.len(), SeqCst);
         shared.dead.fetch_sub(dead, SeqCst);
+    }
+
+    /// When the oldest pending request arrived.
+    pub(crate) fn oldest(&mut self, shared: &Shared<B>, out: &mut Outbox<B>) -> Option<Nanos> {
+        self.drain_intake(shared);
+        self.pending.oldest(&mut out.garbage)
     }
 
     pub(crate) fn nothing_waits_for_room(&self) -> bool {

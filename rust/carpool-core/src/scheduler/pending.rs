@@ -130,6 +130,16 @@ impl<H: Queued + Clone> Pending<H> {
         }
     }
 
+    /// When the oldest arrived; dead heads that are met are dropped.
+    pub fn oldest(&mut self, garbage: &mut Vec<H>) -> Option<Nanos> {
+        loop {
+            let &(arrival, key) = self.by_arrival.first()?;
+            if !self.prune(key, garbage) {
+                return Some(arrival);
+            }
+        }
+    }
+
     /// Drops the dead heads of one group; true when its place in the indices changed.
     fn prune(&mut self, key: u64, garbage: &mut Vec<H>) -> bool {
         let Some(group) = self.groups.get_mut(key) else {

@@ -99,6 +99,7 @@ impl<B: Border> State<B> {
             if which(&backlog) {
                 let n = backlog.end(why);
                 self.counters.failed += n as u64;
+                self.counters.expired += if why == Failure::Expired { n as u64 } else { 0 };
                 out.backlogs.push((backlog, n));
             } else {
                 self.backlogs.push_back(backlog);

@@ -47,7 +47,7 @@ pub(crate) struct Link {
     /// Null once the awaitable is gone.
     awaitable: AtomicPtr<Awaitable>,
     pub(crate) port: Py<Port>,
-    engine: Py<Engine>,
+    pub(crate) engine: Py<Engine>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

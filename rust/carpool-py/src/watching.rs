@@ -1,0 +1,177 @@
+//! Telling those who watch: the hook that hears of requests, and the log of slow handlers. Always after the
+//! callers have been told, and whatever comes of it stays here.
+
+use std::sync::Arc;
+
+use carpool_core::clock::NEVER;
+use carpool_core::request::Handle;
+use carpool_core::watch::{Moments, rate_of};
+use carpool_core::{End, Followed, Nanos};
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::border::{PyBorder, Waiter};
+use crate::shared::Shared;
+
+/// Whom a batcher tells.
+#[derive(Default)]
+pub(crate) struct Watchers {
+    /// `on_request`.
+    pub(crate) hook: Option<Py<PyAny>>,
+}
+
+impl Watchers {
+    /// Has the core note what these want to know: of a share of the requests, and of runs that take as long as
+    /// `slow`.
+    pub(crate) fn ask(
+        &self,
+        core: &carpool_core::Batcher<PyBorder>,
+        share: f64,
+        slow: Option<Nanos>,
+    ) {
+        if self.hook.is_some() {
+            core.sample(rate_of(share));
+        }
+        core.set_slow(slow.unwrap_or(NEVER));
+    }
+}
+
+fn seconds(moment: Nanos) -> f64 {
+    moment as f64 / 1e9
+}
+
+/// Moments as Python has them: of one request that arrived at `arrival`.
+fn moments_of(arrival: Nanos, moments: &Moments) -> (f64, f64, f64, f64, f64) {
+    (
+        seconds(arrival),
+        seconds(moments.sealed),
+        seconds(moments.started),
+        seconds(moments.finished),
+        seconds(moments.delivered),
+    )
+}
+
+impl Shared {
+    /// Tells of a batch that has ended, or a step of it.
+    #[inline]
+    pub(crate) fn tell_watchers(&self, py: Python<'_>, followed: Option<Box<Followed>>) {
+        if let Some(followed) = followed {
+            self.tell_of(py, *followed);
+        }
+        if self.core.is_slow_due() {
+            self.say_slow(py);
+        }
+    }
+
+    #[cold]
+    fn say_slow(&self, py: Python<'_>) {
+        let Some(said) = self.core.take_slow() else {
+            return;
+        };
+        let slow = self.core.slow();
+        let say = || {
+            py.import("carpool._events")?
+                .getattr("slow_handler")?
+                .call1((
+                    &self.name,
+                    said.worst as f64 / 1e6,
+                    slow as f64 / 1e6,
+                    said.count,
+                ))
+        };
+        if let Err(error) = say() {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    #[cold]
+    fn tell_of(&self, py: Python<'_>, mut followed: Followed) {
+        followed.moments.delivered = self.core.now();
+        for one in &followed.requests {
+            let outcome = match one.end {
+                End::Answered => "answered",
+                End::Failed => "failed",
+                End::Cancelled => "cancelled",
+            };
+            let moments = moments_of(one.arrival, &followed.moments);
+            let batch = (followed.size, followed.reason.name());
+            self.call_hook(py, outcome, Some(batch), moments);
+        }
+    }
+
+    /// Tells of a request whose time was over before it was in a batch.
+    #[inline]
+    pub(crate) fn tell_of_expired(&self, py: Python<'_>, request: &Handle<PyBorder>) {
+        if self.watchers.hook.is_some() && self.core.takes_next() {
+            let nothing = f64::NAN;
+            let delivered = seconds(self.core.now());
+            let moments = (
+                seconds(request.terms.arrival),
+                nothing,
+                nothing,
+                nothing,
+                delivered,
+            );
+            self.call_hook(py, "expired", None, moments);
+        }
+    }
+
+    fn call_hook(
+        &self,
+        py: Python<'_>,
+        outcome: &str,
+        batch: Option<(usize, &str)>,
+        moments: (f64, f64, f64, f64, f64),
+    ) {
+        let Some(hook) = &self.watchers.hook else {
+            return;
+        };
+        let call = || {
+            py.import("carpool._timing")?
+                .getattr(intern!(py, "tell"))?
+                .call1((hook, &self.name, outcome, batch, moments))?
+                .is_truthy()
+        };
+        // What the hook raises does not come as far as this.
+        let interrupted = call().unwrap_or_else(|error| {
+            let interrupted = error.is_instance_of::<PyKeyboardInterrupt>(py);
+            error.write_unraisable(py, None);
+            interrupted
+        });
+        if interrupted {
+            // SAFETY: may be called from any thread at any time.
+            unsafe { pyo3::ffi::PyErr_SetInterrupt() };
+        }
+    }
+}
+
+/// Notes for futures when their requests went through the stations of their way.
+pub(crate) fn note(requests: &[Handle<PyBorder>], moments: &Moments) {
+    let mut noted: Option<Arc<Moments>> = None;
+    for request in requests {
+        if let Waiter::Future(end) = request.waiter() {
+            let moments = noted.get_or_insert_with(|| Arc::new(*moments));
+            // A request is answered once.
+            drop(end.moments.set(moments.clone()));
+        }
+    }
+}
+
+/// When a request went through the stations of its way; None before it has been answered, or where it never
+/// came into a batch.
+pub(crate) fn moments<'py>(
+    py: Python<'py>,
+    request: &Handle<PyBorder>,
+) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    let Waiter::Future(end) = request.waiter() else {
+        return Ok(None);
+    };
+    match end.moments.get() {
+        None => Ok(None),
+        Some(moments) => moments_of(request.terms.arrival, moments)
+            .into_pyobject(py)
+            .map(Some),
+    }
+}
