@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _events
 from ._exceptions import WouldDeadlock
+from ._explain import explain
 from ._options import timeout_ns
 from ._stats import Stats
 
@@ -43,6 +44,11 @@ class Lifecycle:
     def stats(self) -> Stats:
         """All figures now, frozen."""
         return Stats.from_core(self._station.engine().stats())
+
+    def explain(self) -> str:
+        """Why the batches are as they are, by its figures, and which option would change it: a sentence per line."""
+        station = self._station
+        return explain(self.stats, station.options, station.executor if station.slots else None)
 
     @property
     def healthy(self) -> bool:
