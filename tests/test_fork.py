@@ -402,3 +402,40 @@ say(other.is_alive())
 """
     )
     assert said == ["True", "0", "False"]
+
+
+def test_no_first_call_imports_anything_of_ours() -> None:
+    """A fork in the middle of an import leaves the child with a lock that nobody lets go of."""
+    said = run_script(
+        FORKED
+        + """
+def bad(items): raise ValueError
+f, wrong = batched(gated), batched(lambda items: None)
+late = batched(gated, timeout_ms=1, max_batch_size=1)
+@batched
+async def a(items):
+    await asyncio.sleep(0)
+    return items
+b = Batcher()
+def ours(): return {name for name in sys.modules if name.startswith("carpool")}
+before = ours()
+f(1), f.submit(2).result(10), f.options(priority=1)(3)
+raises(Exception, lambda: wrong(1))
+assert raises(ZeroDivisionError, lambda: batched(lambda items: 1 / 0)(1))
+async def main():
+    assert await a(1) == 1
+    assert (await f.acall(2))[0] == 2
+    await f.submit(3)
+    waiting = asyncio.create_task(b.anext_batch())
+    answer = b.acall(4)
+    (await waiting).complete([5])
+    assert await answer == 5
+asyncio.run(main())
+late.submit("held"); entered.wait()
+assert raises(TimeoutError, lambda: late.submit(1).result(10))
+go.set()
+b.close()
+say(sorted(ours() - before))
+"""
+    )
+    assert said == ["[]"]

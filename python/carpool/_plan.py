@@ -54,6 +54,9 @@ class Plan:
         self.is_async: bool = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
             unwrapped
         )
+        if self.is_async:
+            # Here and not at the first call, which a fork may meet half done. It brings asyncio.
+            from . import _step  # noqa: F401
         self.executor: str = options.executor or ("loop" if self.is_async else "thread")
         if self.is_async and self.executor == "caller":
             raise TypeError(

@@ -13,7 +13,9 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import _core, _events, _lifecycle
+# What the core imports by name at first need comes along: a fork that meets a first import half done leaves
+# the child with a lock that nobody lets go of.
+from . import _core, _errands, _events, _lifecycle, _rows  # noqa: F401
 from ._core import running
 from ._exceptions import HandlerError, SetupError
 
