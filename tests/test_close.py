@@ -471,12 +471,16 @@ def test_the_worker_s_thread_ends_with_closing() -> None:
         ({"timeout": "1"}, TypeError),
         ({"timeout": -1}, ValueError),
         ({"timeout": float("nan")}, ValueError),
+        ({"drain": 5}, TypeError),
+        ({"drain": None}, TypeError),
     ],
 )
-def test_nonsense_as_a_time_limit_closes_nothing(
-    arguments: dict[str, Any], error: type[Exception]
-) -> None:
+def test_nonsense_closes_nothing(arguments: dict[str, Any], error: type[Exception]) -> None:
     f = batched(lambda items: items)
-    with pytest.raises(error, match="timeout"):
+    named = next(iter(arguments))
+    with pytest.raises(error, match=named):
         f.close(**arguments)
+    with pytest.raises(error, match=named):
+        asyncio.run(f.aclose(**arguments))
     assert f(1) == 1
+    assert f.healthy

@@ -143,6 +143,19 @@ def test_a_wrong_length_fails_all_and_names_both_numbers(way: str, number: int) 
     assert (f.stats.failed, f.stats.answered) == (3, 3)
 
 
+class Boastful(list[str]):
+    """A list that says another length than it has."""
+
+    def __len__(self) -> int:
+        return 3
+
+
+def test_a_length_that_is_not_kept_fails_all_and_names_both_numbers(way: str) -> None:
+    errors, _ = outcomes(way, lambda items: Boastful("abcde"))
+    assert [type(error) for error in errors] == [BatchLengthError] * 3
+    assert all("5 rows" in str(error) and "3 requests" in str(error) for error in errors)
+
+
 def test_the_error_names_the_function() -> None:
     @batched
     def embed_all(items: list[int]) -> Any:

@@ -107,7 +107,7 @@ def test_options_go_by_keyword_only() -> None:
 
 @pytest.mark.parametrize("name", ["setup", "context", "max_concurrent_batches", "executor"])
 def test_a_batcher_has_no_options_of_a_handler(name: str) -> None:
-    with pytest.raises(TypeError, match=name):
+    with pytest.raises(TypeError, match=f"{name}.*for `batched`"):
         Batcher(**{name: None})
 
 
@@ -201,6 +201,7 @@ async def async_generator(items: list[Any]) -> AsyncIterator[Any]:
         (double_star, "more"),
         (generator, "generator"),
         (async_generator, "async_generator"),
+        (max, "max.*signature"),
     ],
 )
 def test_what_cannot_be_decorated(wrong: Any, named: str) -> None:

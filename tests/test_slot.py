@@ -133,6 +133,7 @@ def test_next_batch_takes_at_most_what_it_is_asked_for() -> None:
         ({"timeout": -1}, ValueError),
         ({"timeout": "1"}, TypeError),
         ({"timeout": float("nan")}, ValueError),
+        ({"block": "no"}, TypeError),
     ],
 )
 def test_next_batch_refuses_nonsense(arguments: dict[str, Any], error: type[Exception]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._calls import Calls
 from ._control import Lifecycle, set_done
 from ._core import Batch, Engine
-from ._options import NO_CALL_OPTIONS, Options, max_size, refuse_unknown, timeout_ns
+from ._options import NO_CALL_OPTIONS, Options, max_size, refuse_unknown, switch, timeout_ns
 from ._station import Station
 from ._terms import asks_of
 from ._types import A, B, Overflow
@@ -143,8 +143,9 @@ class Batcher(Lifecycle, Calls[A, B]):
         None: nothing is due (`block=False`), the time is over, or the batcher is closed and drained.
 
         Raises:
-            TypeError, ValueError: `max_size` is no positive int, or `timeout` no number from 0.
+            TypeError, ValueError: `max_size` is no positive int, `block` no bool, or `timeout` no number from 0.
         """
+        switch("block", block)
         limit = timeout_ns("timeout", timeout)
         self._pulled = True
         return self._station.engine().next_batch(max_size_of(max_size), limit if block else 0)

@@ -18,8 +18,8 @@ class Binding:
     """How calls bind to the parameters of one handler.
 
     Raises:
-        TypeError: the handler has no parameter that is a list, takes `*args` or `**kwargs`, or lacks a parameter
-            of `shared`.
+        TypeError: the handler has no parameter that is a list, takes `*args` or `**kwargs`, tells no signature,
+            or lacks a parameter of `shared`.
     """
 
     def __init__(
@@ -30,7 +30,13 @@ class Binding:
         bound: bool,
         shared: Sequence[str] = (),
     ) -> None:
-        signature = inspect.signature(function)
+        try:
+            signature = inspect.signature(function)
+        except ValueError as error:
+            raise TypeError(
+                f"{name}: a batched function needs a signature, and {function!r} tells none; "
+                f"call it from a `def` of one list"
+            ) from error
         parameters = list(signature.parameters.values())
         if bound and parameters and parameters[0].kind in _POSITIONAL:
             parameters = parameters[1:]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import _events
 from ._exceptions import WouldDeadlock
 from ._explain import explain
-from ._options import timeout_ns
+from ._options import switch, timeout_ns
 from ._stats import Stats
 
 if TYPE_CHECKING:
@@ -106,8 +106,9 @@ class Lifecycle:
         Raises:
             WouldDeadlock: called where it would wait for itself: in the handler, or on the event
                 loop that has to run it (there: `await aclose()`).
-            TypeError, ValueError: `timeout` is no number, or negative.
+            TypeError, ValueError: `drain` is no bool, or `timeout` no number from 0.
         """
+        switch("drain", drain)
         limit = timeout_ns("timeout", timeout)
         engine = self._station.engine()
         self._station.closed = True
@@ -148,10 +149,11 @@ class Lifecycle:
 
         Raises:
             WouldDeadlock: called with `drain` in the handler, which would wait for itself.
-            TypeError, ValueError: `timeout` is no number, or negative.
+            TypeError, ValueError: `drain` is no bool, or `timeout` no number from 0.
         """
         import asyncio
 
+        switch("drain", drain)
         limit = timeout_ns("timeout", timeout)
         engine = self._station.engine()
         would_deadlock = False

@@ -94,8 +94,8 @@ class Options:
         _choice("overflow", self.overflow, OVERFLOWS)
         if self.executor is not None:
             _choice("executor", self.executor, EXECUTORS)
-        _switch("gather", self.gather)
-        _switch("keep_contexts", self.keep_contexts)
+        switch("gather", self.gather)
+        switch("keep_contexts", self.keep_contexts)
         _callable("setup", self.setup)
         _callable("context", self.context)
         if self.name is not None and not isinstance(self.name, str):
@@ -245,7 +245,11 @@ def refuse_unknown(what: str, unknown: dict[str, Any], known: tuple[str, ...]) -
         if name in CALL_OPTIONS:
             hint = f"it is one of single calls, given by .options({name}=...)"
         elif name in Options.__dataclass_fields__:
-            hint = "it is one of the whole batcher, given where that is made"
+            hint = (
+                "it is one of handlers, for `batched`; here your own loop runs the batches"
+                if what == "Batcher"
+                else "it is one of the whole batcher, given where that is made"
+            )
         else:
             hint = closest(name, known)
         raise TypeError(f"{what} has no option {name!r}: {hint}")
@@ -378,7 +382,7 @@ def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {listed}, not {value!r}")
 
 
-def _switch(name: str, value: object) -> None:
+def switch(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {_shown(value)}")
 

@@ -13,7 +13,7 @@ from ._exceptions import BatchAbandoned
 from ._options import _choice as choice
 from ._options import _count as count
 from ._options import _milliseconds as milliseconds
-from ._options import _switch as switch
+from ._options import switch
 from ._progress import Progress, bar
 from ._spans import Course, Entry
 

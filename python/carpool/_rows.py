@@ -31,7 +31,13 @@ def rows(results: Any, count: int, name: str, requests: int | None = None) -> li
         raise BatchLengthError(
             f"{name}: the handler returned {found} rows for {_asked(count, requests)}"
         )
-    return _split(results, count)
+    rows = _split(results, count)
+    # A sequence that says one length and has another.
+    if len(rows) != count:
+        raise BatchLengthError(
+            f"{name}: the handler returned {len(rows)} rows for {_asked(count, requests)}"
+        )
+    return rows
 
 
 def _asked(count: int, requests: int | None) -> str:

@@ -439,7 +439,8 @@ fn check_exception(error: &Bound<'_, PyAny>) -> PyResult<()> {
         return Ok(());
     }
     let text = format!(
-        "an exception instance is needed, not {}",
+        "an exception object is needed, not {} ({})",
+        error.repr()?,
         error.get_type().name()?
     );
     Err(PyTypeError::new_err(text))
