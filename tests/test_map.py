@@ -25,7 +25,16 @@ from carpool import (
 )
 from carpool._backoff import LONGEST_S, Pace, backoff, is_worth_another
 from carpool._pass import How, over
-from gates import Gate, batched_by, identity, in_thread, run_script, until
+from gates import (
+    Gate,
+    batched_by,
+    identity,
+    in_thread,
+    interrupt_script,
+    run_script,
+    start_script,
+    until,
+)
 
 
 def answers(*items: Any) -> list[Any]:
@@ -252,28 +261,27 @@ def test_a_break_cancels_what_is_in_flight(gate: Gate, ordered: bool) -> None:
 
 
 def test_an_interrupt_cancels_it_too() -> None:
-    said = run_script(
+    process = start_script(
         """
 from carpool import batched
-entered, hold = threading.Event(), threading.Event()
+hold = threading.Event()
 @batched(max_batch_size=2)
 def f(items):
-    entered.set()
+    say("ready")
     hold.wait()
     return items
-def interrupt():
-    entered.wait()
-    os.kill(os.getpid(), signal.SIGINT)
-threading.Thread(target=interrupt, daemon=True).start()
 try:
     list(f.map(range(100)))
 except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     say("interrupted", f._station.engine().pending)
 hold.set()
 say(f.close())
 """
     )
-    assert said == ["interrupted 0", "True"]
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    assert interrupt_script(process) == ["interrupted 0", "True"]
 
 
 def test_waiting_for_itself_is_found_out() -> None:
