@@ -344,11 +344,15 @@ impl<B: Border> Batch<B> {
         (outgoing, refused)
     }
 
+    /// Whether request `index` is unanswered.
+    pub fn is_open(&self, index: usize) -> bool {
+        self.answered.get(index) == Some(&false)
+    }
+
     /// Whether the caller of request `index` still waits for a step or its answer. A handler may stop
     /// working for who does not.
     pub fn is_wanted(&self, index: usize) -> bool {
-        let open = self.answered.get(index) == Some(&false);
-        open && self.requests[index].handle().reply.is_wanted()
+        self.is_open(index) && self.requests[index].handle().reply.is_wanted()
     }
 
     /// Whether request `index` has room for a step, or will never want one; if not, `waker` will be

@@ -84,8 +84,19 @@ impl Batch {
             .map_or_else(|| py.None(), |owner| owner.clone_ref(py))
     }
 
-    fn core(&self) -> MutexGuard<'_, ManuallyDrop<Core>> {
+    /// Never locked while Python code, drops or wakes run.
+    pub(crate) fn core(&self) -> MutexGuard<'_, ManuallyDrop<Core>> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The batcher it is of.
+    pub(crate) fn batcher(&self) -> &carpool_core::Batcher<PyBorder> {
+        &self.engine.core
+    }
+
+    /// How many requests it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.core().len()
     }
 
     /// The execution of the handler, which begins.
@@ -124,7 +135,8 @@ impl Batch {
         ports
     }
 
-    fn send(&self, py: Python<'_>, mut outgoing: Outgoing<PyBorder>) {
+    /// Takes stored answers and steps to their callers.
+    pub(crate) fn send(&self, py: Python<'_>, mut outgoing: Outgoing<PyBorder>) {
         let _inside = Inside::go_on();
         let followed = outgoing.follow().map(Box::new);
         let last = outgoing.is_last();
@@ -151,12 +163,28 @@ impl Batch {
     }
 
     /// What one row of a result is to its caller.
-    fn answer(row: Bound<'_, PyAny>) -> Answer {
+    pub(crate) fn answer(row: Bound<'_, PyAny>) -> Answer {
         // SAFETY: attached; the object is alive; the check reads the flags of its type.
         if unsafe { pyo3::ffi::PyExceptionInstance_Check(row.as_ptr()) } != 0 {
             Answer::Raised(row.unbind())
         } else {
             Answer::Value(row.unbind())
+        }
+    }
+
+    /// The rows of a result: those of its requests, and behind them of what stands for nobody.
+    pub(crate) fn rows<'py>(
+        &self,
+        py: Python<'py>,
+        results: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let (len, count) = {
+            let core = self.core();
+            (core.len(), core.padded_len())
+        };
+        match results.cast_exact::<PyList>() {
+            Ok(list) if list.len() == count => Ok(list.clone()),
+            _ => bare::rows_of(py, &self.engine, results, count, len),
         }
     }
 
@@ -299,21 +327,14 @@ impl Batch {
     /// unanswered request with BatchLengthError and raises it here.
     #[pyo3(signature = (results, /))]
     pub(crate) fn complete(&self, py: Python<'_>, results: &Bound<'_, PyAny>) -> PyResult<()> {
-        let (len, count) = {
-            let core = self.core();
-            (core.len(), core.padded_len())
+        let rows = match self.rows(py, results) {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.fail_rest(py, &error.value(py).clone().into_any().unbind());
+                return Err(error);
+            }
         };
-        let rows = match results.cast_exact::<PyList>() {
-            Ok(list) if list.len() == count => list.clone(),
-            _ => match bare::rows_of(py, &self.engine, results, count, len) {
-                Ok(rows) => rows,
-                Err(error) => {
-                    self.fail_rest(py, &error.value(py).clone().into_any().unbind());
-                    return Err(error);
-                }
-            },
-        };
-        let answers: Vec<Answer> = rows.iter().take(len).map(Self::answer).collect();
+        let answers: Vec<Answer> = rows.iter().take(self.len()).map(Self::answer).collect();
         let answered = self.core().answer_all(answers);
         match answered {
             Ok(outgoing) => {

@@ -20,6 +20,7 @@ use crate::guard::insist;
 use crate::keys::Key;
 use crate::overdue;
 use crate::port::{Port, Ready};
+use crate::reader::{Reader, Word};
 use crate::run::Chain;
 use crate::shared::Shared;
 use crate::{wakes, watching};
@@ -92,6 +93,8 @@ pub(crate) enum Waiter {
         waker: Waker,
         port: Option<Py<Port>>,
     },
+    /// Whoever reads a stream.
+    Stream(Box<Reader>),
     /// A `carpool.Future`.
     Future(Box<FutureEnd>),
 }
@@ -131,6 +134,7 @@ impl Waiter {
         match self {
             Self::Loop(link) => Some(&link.port),
             Self::Window { port, .. } => port.as_ref(),
+            Self::Stream(reader) => reader.port.as_ref(),
             Self::Thread(_) | Self::Caller(_) | Self::Future { .. } => None,
         }
     }
@@ -176,6 +180,13 @@ impl Border for PyBorder {
                 Waiter::Thread(waker) | Waiter::Caller(waker) => Some(waker),
                 _ => None,
             });
+        for request in &requests {
+            if let Waiter::Stream(reader) = request.waiter() {
+                if let Some(waker) = reader.thread() {
+                    wakes::one(&waker);
+                }
+            }
+        }
         wakes::after(others, blocked);
     }
 
@@ -192,7 +203,7 @@ impl Border for PyBorder {
             Waiter::Thread(waker) | Waiter::Caller(waker) | Waiter::Window { waker, .. } => {
                 wakes::one(waker);
             }
-            Waiter::Loop(_) | Waiter::Future(_) => {}
+            Waiter::Loop(_) | Waiter::Future(_) | Waiter::Stream(_) => {}
         }
     }
 
@@ -211,6 +222,7 @@ impl Border for PyBorder {
         match waiter {
             Waiter::Caller(waker) => Some(waker),
             Waiter::Future(end) => Some(&end.let_in),
+            Waiter::Stream(reader) => reader.let_in.as_ref(),
             Waiter::Thread(_) | Waiter::Loop(_) | Waiter::Window { .. } => None,
         }
     }
@@ -261,6 +273,7 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
         }
     }
     if others {
+        tell_streams(py, requests);
         tell_futures(py, requests, &mut expired);
     }
     for (engine, request) in expired {
@@ -292,6 +305,28 @@ fn tell_futures<'a>(
             if let Err(error) = told {
                 error.write_unraisable(py, Some(future.bind(py)));
             }
+        }
+    }
+}
+
+/// Streams whose readers wait on loops: these look for themselves.
+fn tell_streams(py: Python<'_>, requests: &[Handle<PyBorder>]) {
+    let mut ports: Vec<(Py<Port>, Vec<Ready>)> = Vec::new();
+    for request in requests {
+        let Waiter::Stream(reader) = request.waiter() else {
+            continue;
+        };
+        let Some(Word::Loop(port, call)) = reader.take() else {
+            continue;
+        };
+        match ports.iter_mut().find(|(known, _)| known.is(&port)) {
+            Some((_, ready)) => ready.push(Ready::Call(call)),
+            None => ports.push((port, vec![Ready::Call(call)])),
+        }
+    }
+    for (port, ready) in ports {
+        if port.get().push(ready) {
+            Port::schedule(port.bind(py));
         }
     }
 }

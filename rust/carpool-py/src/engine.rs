@@ -20,6 +20,7 @@ use crate::desk::Desk;
 use crate::guard::Inside;
 use crate::port::Port;
 use crate::pump::{Pump, Pumps};
+use crate::reader::Steps;
 use crate::run::{self, Chain, Run};
 use crate::seat::{Seat, Watch, with_parker};
 use crate::shared::{ENGINES, Executor, Shared, epoch};
@@ -38,7 +39,8 @@ impl Engine {
     #[new]
     #[pyo3(signature = (*, name, max_batch_size, wait_ns, max_queue, overflow, slots, executor,
                         max_batch_cost=None, gather=true, timeout_ns=None, age_ns=0,
-                        batch_sizes=None, on_request=None, sample_rate=1.0, slow_ns=None))]
+                        batch_sizes=None, on_request=None, sample_rate=1.0, slow_ns=None,
+                        steps=16))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn new(
         name: String,
@@ -56,6 +58,7 @@ impl Engine {
         on_request: Option<Py<PyAny>>,
         sample_rate: f64,
         slow_ns: Option<Nanos>,
+        steps: usize,
     ) -> PyResult<Self> {
         let overflow = match overflow {
             "raise" => Overflow::Raise,
@@ -77,6 +80,7 @@ impl Engine {
             overflow,
             slots: slots.unwrap_or(usize::MAX),
             gather,
+            steps,
             ..Limits::default()
         };
         let learning = Learning {
@@ -257,6 +261,24 @@ impl Engine {
                 engine: shared.clone(),
             })
         })
+    }
+
+    /// Submits `item` for whoever reads its steps. `blocks`: this thread may wait for room in the queue.
+    #[pyo3(signature = (owner, item, *, blocks, asks=None))]
+    fn stream(
+        &self,
+        py: Python<'_>,
+        owner: Py<PyAny>,
+        item: Py<PyAny>,
+        blocks: bool,
+        asks: Option<&Bound<'_, Asks>>,
+    ) -> PyResult<Steps> {
+        let _inside = Inside::enter(py)?;
+        let asked = match asks {
+            Some(asks) => asks.get().of(py, &self.0, &item)?,
+            None => self.0.asked(None, 1, 0, None),
+        };
+        Steps::submit(&self.0, py, owner, item, blocks, &asked)
     }
 
     /// The outcome of each of `items`, in order: its result, or the exception in its place. Blocks.

@@ -56,11 +56,13 @@ mod desk;
 mod engine;
 mod errands;
 mod errors;
+mod giver;
 mod guard;
 mod keys;
 mod overdue;
 mod port;
 mod pump;
+mod reader;
 mod run;
 mod running;
 mod seat;
@@ -102,9 +104,13 @@ mod _core {
     #[pymodule_export]
     use engine::Engine;
     #[pymodule_export]
+    use giver::Giver;
+    #[pymodule_export]
     use port::Port;
     #[pymodule_export]
     use pump::Pump;
+    #[pymodule_export]
+    use reader::Steps;
     #[pymodule_export]
     use run::Run;
     #[pymodule_export]

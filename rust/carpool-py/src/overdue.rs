@@ -7,6 +7,7 @@
 //! [`errands`](crate::errands).
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use carpool_core::Border;
 use carpool_core::request::Handle;
@@ -33,6 +34,14 @@ pub(crate) fn tell(requests: Vec<Handle<PyBorder>>) {
                 None
             }
             Waiter::Loop(link) => link.port.get().bell(),
+            Waiter::Stream(reader) => {
+                reader.let_in.iter().for_each(Waker::wake_by_ref);
+                if let Some(waker) = reader.thread() {
+                    waker.wake();
+                    continue;
+                }
+                reader.bell()
+            }
         };
         let Some(bell) = bell else {
             others.push(request);
