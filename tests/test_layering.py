@@ -17,16 +17,18 @@ RUST = Path(__file__).resolve().parent.parent / "rust"
 ORDER = [
     "__init__",
     "_decorator",
+    "_streamed",
     "_function",
     "_plan",
     "_batcher",
     "_control",
     "_station",
+    "_streaming",
     "_step",
     "_worker",
     "_core",
 ]
-LEAVES = {"_exceptions", "_types"}
+LEAVES = {"_exceptions", "_stop", "_types"}
 OPTIONAL = {"numpy", "torch", "uvloop", "cloudpickle", "tqdm", "rich"}
 ALLOWED_LAZILY = {
     "numpy": {"_rows"},

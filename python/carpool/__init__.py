@@ -27,17 +27,24 @@ from ._exceptions import (
     RequestShed,
     RequestTooLarge,
     SetupError,
+    StreamStalled,
     WouldDeadlock,
 )
 from ._function import AsyncBatchedFunction, BatchedFunction
 from ._future import Future
 from ._progress import Progress
 from ._stats import Histogram, Stats
+from ._stop import STOP
+from ._stream import AsyncStream, Stream
+from ._streamed import AsyncStreamedFunction, StreamedFunction
 from ._timing import Timing, Trace
 
 __all__ = [
+    "STOP",
     "AlreadyAnswered",
     "AsyncBatchedFunction",
+    "AsyncStream",
+    "AsyncStreamedFunction",
     "Batch",
     "BatchAbandoned",
     "BatchLengthError",
@@ -58,6 +65,9 @@ __all__ = [
     "RequestTooLarge",
     "SetupError",
     "Stats",
+    "Stream",
+    "StreamStalled",
+    "StreamedFunction",
     "Timing",
     "Trace",
     "WouldDeadlock",

@@ -24,7 +24,10 @@ __all__ = ["Batcher"]
 
 
 #: What a batcher has not: options of a handler, and of its parameters.
-_OF_HANDLERS = ("max_concurrent_batches", "executor", "setup", "context", "shared", "collate")
+_OF_HANDLERS = (
+    *("max_concurrent_batches", "executor", "setup", "context", "shared", "collate"),
+    *("buffer_steps", "stall_ms"),
+)
 _KNOWN = tuple(name for name in Options.__dataclass_fields__ if name not in _OF_HANDLERS)
 
 

@@ -26,10 +26,12 @@ __all__ = [
     "CurrentRequest",
     "Desk",
     "Engine",
+    "Giver",
     "Port",
     "Pump",
     "Run",
     "Seat",
+    "Steps",
     "Ticket",
     "Window",
     "Worker",
@@ -270,6 +272,54 @@ class Run:
         """Ends the mark of a setup."""
 
 @final
+class Steps:
+    """The reader's end of a stream. Dropping it gives the stream up."""
+
+    def poll(self, callback: Callable[[], object] | None = None) -> Any:
+        """A step in a tuple of one; False at the end; None where there is nothing yet.
+
+        Then `callback()`, if given, comes from this event loop when it is worth looking again. Raises what the
+        stream failed with.
+        """
+    def wait(self) -> Any:
+        """The same, but waits in this thread until there is something."""
+    def cancel(self) -> None:
+        """Gives the stream up: before it is in a batch it never reaches the handler, later its row is free."""
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was submitted in this process."""
+    @property
+    def name(self) -> str:
+        """The name of its batcher."""
+
+@final
+class Giver:
+    """Gives steps to the requests of a batch."""
+
+    def __new__(cls, batch: Batch[Any, Any]) -> Giver: ...
+    def step(self, rows: Any) -> list[tuple[int, Any]]:
+        """Gives each row its step: STOP ends a row, an exception fails it.
+
+        The places and steps of those whose readers have no room.
+
+        Raises:
+            BatchLengthError: a wrong number or kind; nothing was given.
+        """
+    def give(self, index: int, step: Any) -> bool:
+        """Gives one row a step; False where its reader has no room."""
+    def wait_room(self, index: int, timeout_ns: int | None) -> bool:
+        """Waits until a row has room, or nobody reads it any more; False when the time was over."""
+    def poll_room(self, index: int, callback: Callable[[], object]) -> bool:
+        """Whether a row has room, or nobody reads it any more.
+
+        If not, `callback()`, which the caller keeps alive, comes when that is so, from any thread.
+        """
+    def sweep(self) -> bool:
+        """Whether anybody still reads; ends the rows that nobody does."""
+    def finish(self) -> None:
+        """Ends every row that has not ended."""
+
+@final
 class Ticket:
     """The caller's end of a submitted request."""
 
@@ -415,6 +465,7 @@ class Engine:
         on_request: Callable[[Any], object] | None = None,
         sample_rate: float = 1.0,
         slow_ns: int | None = None,
+        steps: int = 16,
     ) -> Engine: ...
     @property
     def name(self) -> str:
@@ -480,6 +531,10 @@ class Engine:
         key: Hashable | None = None,
     ) -> Ticket:
         """Submits `item`; the outcome goes to `future._resolve(value)` or `future._reject(error)`."""
+    def stream(
+        self, owner: object, item: object, *, blocks: bool, asks: Asks | None = None
+    ) -> Steps:
+        """Submits `item` for whoever reads its steps. `blocks`: this thread may wait for room in the queue."""
     def call_many(
         self,
         owner: object,

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from . import _streamed as _streamed  # streaming functions are made by it
 from ._function import decorate
 from ._options import Options, refuse_unknown
 
@@ -52,6 +53,8 @@ def batched(
     on_request: Callable[[Trace], object] | None = None,
     sample_rate: float = 1.0,
     slow_ms: float | None = None,
+    buffer_steps: int = 16,
+    stall_ms: float | None = 10_000,
     **unknown: Any,
 ) -> Any:
     """Makes single calls of a function of lists run as batches.
@@ -59,6 +62,9 @@ def batched(
     The handler takes a list per parameter and returns as many rows: `def f(xs: list[A]) -> list[B]` is
     called as `f(x) -> B`, `await f.acall(x)` or `f.submit(x)`; with `async def`, `await f(x)`. Works bare
     or with options, on functions, `async def`, methods (a batcher per instance), static and class methods.
+
+    A generator, or an asynchronous one, streams: it yields a list per step, with a row per request, and `STOP` for
+    a row that is finished. Its callers get iterators of their rows.
 
     Args:
         max_batch_size: most requests in one batch.
@@ -101,6 +107,9 @@ def batched(
             the thread that ran the batch. What it raises is logged.
         sample_rate: the share of the requests that `on_request` hears of, more than 0 and at most 1.
         slow_ms: a batch that takes as many milliseconds, from seal to the last answer, is logged, once a minute.
+        buffer_steps: of a streaming handler, how many steps a stream holds that its reader has not taken.
+        stall_ms: of a streaming handler, how long a reader may leave that full before its stream fails with
+            StreamStalled, in milliseconds; None for no limit. The handler waits meanwhile.
 
     Raises:
         TypeError, ValueError: an option is unknown, of the wrong type or out of range, or the function
@@ -138,6 +147,8 @@ def batched(
         on_request=on_request,
         sample_rate=sample_rate,
         slow_ms=slow_ms,
+        buffer_steps=buffer_steps,
+        stall_ms=stall_ms,
     )
     if func is None:
         return functools.partial(decorate, options=options)

@@ -22,6 +22,11 @@ def setup_failed(name: str, error: BaseException) -> None:
     logger.error("%s: setup failed, the batcher is closed", name, exc_info=error)
 
 
+def late_error(name: str, error: BaseException) -> None:
+    """A streaming handler raised after all of its streams had ended."""
+    logger.error("%s: the handler raised after its last stream had ended", name, exc_info=error)
+
+
 def hook_failed(name: str, error: BaseException) -> None:
     """`on_request` raised; nobody else notices."""
     logger.error("%s: on_request raised", name, exc_info=error)

@@ -18,6 +18,7 @@ __all__ = [
     "RequestShed",
     "RequestTooLarge",
     "SetupError",
+    "StreamStalled",
     "WouldDeadlock",
 ]
 
@@ -77,6 +78,10 @@ class HandlerError(CarpoolError):
 
 class SetupError(CarpoolError):
     """`setup` raised, so the handler cannot run; `__cause__` is the original."""
+
+
+class StreamStalled(CarpoolError):
+    """The reader of a stream left its buffer full for `stall_ms`; the other streams go on."""
 
 
 class WouldDeadlock(CarpoolError, RuntimeError):

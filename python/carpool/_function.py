@@ -77,7 +77,7 @@ class Decorated(Call, Lifecycle):
         made._given, made._asks = given, asks
         made._branch = branch
         made._station = made._branch.station
-        if plan.executor == "loop" and binding.simple:
+        if plan.executor == "loop" and binding.simple and not plan.streams:
             made._run_directly(made._branch.handler, bound)
         if not bound:
             made._instances = Instances()
@@ -87,7 +87,7 @@ class Decorated(Call, Lifecycle):
         made.__dict__.update(plan.looks, __signature__=binding.signature)
         return made
 
-    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
         """Submits one call; a `carpool.Future` of its result.
 
         Blocks only to wait for room, with overflow="wait".
@@ -100,7 +100,7 @@ class Decorated(Call, Lifecycle):
         """
         if self._is_method:
             bound, rest = self._of_instance(args)
-            return bound.submit(*rest, **kwargs)  # type: ignore[no-any-return]
+            return bound.submit(*rest, **kwargs)
         item = self._bind(*args, **kwargs)
         if self._plan.executor == "caller":
             self._station.start()
@@ -220,7 +220,7 @@ class Decorated(Call, Lifecycle):
             if self._is_method and not view._is_method:
                 view._become_method()
                 view._is_method = True
-            if self._plan.is_async:
+            if self._plan.is_async and not self._plan.streams:
                 _mark_as_coroutine_function(view)
         return view
 
@@ -439,9 +439,15 @@ def _remake(function: Any, kind: str, options: dict[str, Any]) -> Any:
     return decorate(wrap(function), Options(**options))
 
 
+#: The classes of streaming functions, by whether their handlers are asynchronous; put here where they are made.
+STREAMED: dict[bool, type[Decorated]] = {}
+
+
 def decorate(function: Any, options: Options) -> Any:
     """A function made of this handler with these options."""
     plan = Plan(function, options)
+    if plan.streams:
+        return STREAMED[plan.is_async](plan)
     kind: type[Decorated] = AsyncBatchedFunction if plan.is_async else BatchedFunction
     made = kind(plan)
     if plan.is_async:

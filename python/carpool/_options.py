@@ -51,6 +51,8 @@ FOR_GOOD = {
     "keep_contexts": "its calls are bound by it",
     "on_request": "pending requests count on it",
     "collate": "its handler is bound to it",
+    "buffer_steps": "its streams count on it",
+    "stall_ms": "its handler is bound to it",
 }
 
 
@@ -85,6 +87,8 @@ class Options:
     on_request: Callable[[Trace], object] | None = None
     sample_rate: float = 1.0
     slow_ms: float | None = None
+    buffer_steps: int = 16
+    stall_ms: float | None = 10_000
 
     def __post_init__(self) -> None:
         _count("max_batch_size", self.max_batch_size)
@@ -126,6 +130,9 @@ class Options:
                     f"{self.timeout_ms!r}: a lone request is held for wait_ms"
                 )
         _milliseconds("age_ms", self.age_ms)
+        _count("buffer_steps", self.buffer_steps)
+        if self.stall_ms is not None:
+            _milliseconds("stall_ms", self.stall_ms)
         if self.batch_sizes is not None:
             sizes = _sizes("batch_sizes", self.batch_sizes, self.max_batch_size)
             object.__setattr__(self, "batch_sizes", sizes)

@@ -46,23 +46,28 @@ class Plan:
         self.attribute: str = getattr(function, "__name__", "")
         call = function if inspect.isroutine(function) else function.__call__
         unwrapped = inspect.unwrap(call)
-        if inspect.isgeneratorfunction(unwrapped) or inspect.isasyncgenfunction(unwrapped):
-            raise TypeError(
-                f"{self.label}: a batched function returns one list per batch; "
-                f"generators (streaming) are not supported"
-            )
-        self.is_async: bool = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
+        #: It yields a list per step.
+        self.streams: bool = inspect.isgeneratorfunction(unwrapped) or inspect.isasyncgenfunction(
             unwrapped
+        )
+        self.is_async: bool = (
+            inspect.iscoroutinefunction(call)
+            or inspect.iscoroutinefunction(unwrapped)
+            or inspect.isasyncgenfunction(unwrapped)
         )
         if self.is_async:
             # Here and not at the first call, which a fork may meet half done. It brings asyncio.
             from . import _step  # noqa: F401
+        if self.streams:
+            from . import _streaming  # noqa: F401
         self.executor: str = options.executor or ("loop" if self.is_async else "thread")
         if self.is_async and self.executor == "caller":
             raise TypeError(
                 f"{self.label}: executor='caller' runs the handler in a calling thread; "
                 f"an `async def` handler needs 'loop' or 'thread'"
             )
+        if self.streams:
+            self._check_stream()
         #: A class method to be, by the looks of it: from CPython 3.13 on, `classmethod` above `batched` binds
         #: the class without asking, so calls arrive with the class in front.
         self.wants_class: bool = self.kind == "function" and _takes_class(function)
@@ -71,6 +76,18 @@ class Plan:
         self.free: Binding = self._binding(bound=self.kind == "classmethod")
         #: By whether bound: what calls ask for that have no options of their own.
         self._asks: dict[bool, Asks | None] = {}
+
+    def _check_stream(self) -> None:
+        if self.executor == "caller":
+            raise TypeError(
+                f"{self.label}: executor='caller' runs the handler in a calling thread; "
+                f"a streaming handler needs 'loop' or 'thread'"
+            )
+        if self.options.collate is not None:
+            raise TypeError(
+                f"{self.label}: collate is for handlers that return a batch; "
+                f"a streaming handler yields a list per step"
+            )
 
     def _binding(self, *, bound: bool) -> Binding:
         return Binding(self.function, self.label, bound=bound, shared=self.options.shared)
@@ -111,7 +128,10 @@ class Plan:
         function, collate = self.function, self.options.collate
         if collate is not None:
             function = collated(function, collate, is_async=self.is_async)
-        return Handler(function, self.options, is_async=self.is_async, name=self.label)
+        kind: type[Handler] = Handler
+        if self.streams:
+            from ._streaming import StreamingHandler as kind
+        return kind(function, self.options, is_async=self.is_async, name=self.label)
 
 
 def _takes_class(function: Any) -> bool:

@@ -12,7 +12,7 @@ types are exact. (One in front of the lists would be taken for `self`.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ._core import Awaitable
     from ._function import AsyncBatchedFunction, BatchedFunction
     from ._future import Future
+    from ._stop import Stop
+    from ._streamed import AsyncStreamedFunction, StreamedFunction
     from ._timing import Trace
     from ._types import (
         A1,
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
         R | Exception
     ]  # what a handler returns: an exception in a slot is raised for that slot, never returned
     AsyncResults = Coroutine[Any, Any, Rows[R | Exception]]
+    # A list per step, with STOP for rows that are finished.
+    StreamResults = Iterator[Rows[R | Exception | Stop]]
+    AsyncStreamResults = AsyncIterator[Rows[R | Exception | Stop]]
 
     # Several parameters: positions are checked, keywords pass unchecked. Each position has a default because its
     # parameter may be given by keyword or have a default of its own; which, cannot be told from `Callable`.
@@ -189,6 +194,8 @@ if TYPE_CHECKING:
             on_request: Callable[[Trace], object] | None = None,
             sample_rate: float = 1.0,
             slow_ms: float | None = None,
+            buffer_steps: int = 16,
+            stall_ms: float | None = 10_000,
         ) -> Decorator: ...
         @overload
         def __call__(
@@ -216,6 +223,8 @@ if TYPE_CHECKING:
             on_request: Callable[[Trace], object] | None = None,
             sample_rate: float = 1.0,
             slow_ms: float | None = None,
+            buffer_steps: int = 16,
+            stall_ms: float | None = 10_000,
         ) -> SharingDecorator: ...
         @overload
         def __call__(
@@ -352,6 +361,74 @@ if TYPE_CHECKING:
         def __call__(
             self, func: Callable[[S, list[A1]], AsyncResults[R]], /
         ) -> BatchedMethod[S, AsyncBatchedFunction[[A1], R]]: ...
+        # generators: exact for one parameter
+        @overload
+        def __call__(
+            self,
+            func: Callable[
+                [list[Any], list[Any], list[Any], list[Any], list[Any]], StreamResults[R]
+            ],
+            /,
+        ) -> StreamedFunction[..., R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[Any], list[Any], list[Any], list[Any]], StreamResults[R]], /
+        ) -> StreamedFunction[..., R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[Any], list[Any], list[Any]], StreamResults[R]], /
+        ) -> StreamedFunction[..., R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[Any], list[Any]], StreamResults[R]], /
+        ) -> StreamedFunction[..., R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[A1]], StreamResults[R]], /
+        ) -> StreamedFunction[[A1], R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[S, list[A1]], StreamResults[R]], /
+        ) -> BatchedMethod[S, StreamedFunction[[A1], R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[..., StreamResults[R]], /
+        ) -> StreamedFunction[..., R]: ...
+        # asynchronous generators
+        @overload
+        def __call__(
+            self,
+            func: Callable[
+                [list[Any], list[Any], list[Any], list[Any], list[Any]], AsyncStreamResults[R]
+            ],
+            /,
+        ) -> AsyncStreamedFunction[..., R]: ...
+        @overload
+        def __call__(
+            self,
+            func: Callable[[list[Any], list[Any], list[Any], list[Any]], AsyncStreamResults[R]],
+            /,
+        ) -> AsyncStreamedFunction[..., R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[Any], list[Any], list[Any]], AsyncStreamResults[R]], /
+        ) -> AsyncStreamedFunction[..., R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[Any], list[Any]], AsyncStreamResults[R]], /
+        ) -> AsyncStreamedFunction[..., R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[list[A1]], AsyncStreamResults[R]], /
+        ) -> AsyncStreamedFunction[[A1], R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[[S, list[A1]], AsyncStreamResults[R]], /
+        ) -> BatchedMethod[S, AsyncStreamedFunction[[A1], R]]: ...
+        @overload
+        def __call__(
+            self, func: Callable[..., AsyncStreamResults[R]], /
+        ) -> AsyncStreamedFunction[..., R]: ...
         # any other parameters: unchecked
         @overload
         def __call__(
@@ -416,6 +493,15 @@ if TYPE_CHECKING:
         def __call__(
             self, func: Callable[Concatenate[S, list[A1], P], AsyncResults[R]], /
         ) -> BatchedMethod[S, AsyncBatchedFunction[Concatenate[A1, P], R]]: ...
+        # generators: exact results
+        @overload
+        def __call__(
+            self, func: Callable[..., StreamResults[R]], /
+        ) -> StreamedFunction[..., R]: ...
+        @overload
+        def __call__(
+            self, func: Callable[..., AsyncStreamResults[R]], /
+        ) -> AsyncStreamedFunction[..., R]: ...
         # any other parameters: unchecked
         @overload
         def __call__(

@@ -101,6 +101,7 @@ class Station:
             gather=options.gather,
             batch_sizes=options.batch_sizes,
             on_request=options.on_request,
+            steps=options.buffer_steps,
             **self._numbers(),
         )
         open_engine(engine, 0)

@@ -137,8 +137,8 @@ def no_rows(handler: Callable[[list[str]], int], other: Callable[[list[str]], se
     batched(max_batch_size=8)(handler)  # type: ignore[arg-type]
 
 
-def steps(texts: list[str]) -> Iterator[str]:
-    yield from texts
+def steps(texts: list[str]) -> Iterator[int]:
+    yield from map(len, texts)
 
 
 def wrong_decoration() -> None:

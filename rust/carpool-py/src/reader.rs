@@ -67,14 +67,6 @@ impl Reader {
         self.word().take()
     }
 
-    /// The loop on which somebody waits.
-    pub(crate) fn waits_on(&self, py: Python<'_>) -> Option<Py<Port>> {
-        match &*self.word() {
-            Some(Word::Loop(port, _)) => Some(port.clone_ref(py)),
-            _ => None,
-        }
-    }
-
     /// The bell of the loop on which somebody waits; without the interpreter.
     pub(crate) fn bell(&self) -> Option<Arc<Bell>> {
         match &*self.word() {

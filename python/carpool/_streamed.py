@@ -1,0 +1,112 @@
+"""Streaming functions: decorated generator functions, whose callers get iterators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
+
+from ._function import STREAMED, Decorated
+from ._stream import AsyncStream, Stream
+from ._types import P, R_co
+
+__all__ = ["AsyncStreamedFunction", "StreamedFunction"]
+
+
+class _Streamed(Decorated):
+    """A decorated generator function, or a method bound to an instance."""
+
+    def _steps(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, blocks: bool) -> Any:
+        if self._is_method:
+            bound, args = self._of_instance(args)
+            return bound._steps(args, kwargs, blocks=blocks)
+        item = self._bind(*args, **kwargs)
+        return self._open().stream(self, item, blocks=blocks, asks=self._asks)
+
+    def acall(self, *args: Any, **kwargs: Any) -> Any:
+        return AsyncStream(self._steps(args, kwargs, blocks=False))
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        return Stream(self._steps(args, kwargs, blocks=True))
+
+    def _has_no(self, what: str) -> NoReturn:
+        raise TypeError(
+            f"{self.name} is a streaming function: its calls give iterators, and it has no {what}"
+        )
+
+    def warmup(self, *args: Any, **kwargs: Any) -> Any:
+        self._has_no("warmup")
+
+    def rows(self, features: Any) -> Any:
+        self._has_no("rows")
+
+    async def arows(self, features: Any) -> Any:
+        self._has_no("arows")
+
+
+class StreamedFunction(_Streamed, Generic[P, R_co]):
+    """A generator function whose single calls run as batches; made by `batched`."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Stream[R_co]:
+            """Submits one call; an iterator of its steps, which blocks for each.
+
+            The request is submitted here, not at the first step.
+
+            Raises:
+                TypeError: the arguments do not fit.
+                QueueFull, BatcherClosed, SetupError: it was refused.
+                WouldDeadlock: it would wait for room where that can never come.
+            """
+            ...
+
+        def acall(self, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[R_co]:
+            """Submits one call; an asynchronous iterator of its steps, from any event loop.
+
+            Raises:
+                TypeError: the arguments do not fit.
+                QueueFull, BatcherClosed, SetupError: it was refused.
+                WouldDeadlock: it would wait for itself.
+            """
+            ...
+
+        def submit(self, *args: P.args, **kwargs: P.kwargs) -> Stream[R_co]:
+            """As a plain call."""
+            ...
+
+    else:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return self.submit(*args, **kwargs)
+
+
+class AsyncStreamedFunction(_Streamed, Generic[P, R_co]):
+    """An asynchronous generator function whose single calls run as batches; made by `batched`."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[R_co]:
+            """As `acall`."""
+            ...
+
+        def acall(self, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[R_co]:
+            """As `acall` of a `StreamedFunction`."""
+            ...
+
+        def submit(self, *args: P.args, **kwargs: P.kwargs) -> Stream[R_co]:
+            """Submits one call; an iterator of its steps, for threads.
+
+            Raises:
+                RuntimeError: the handler runs on event loops and none runs here.
+                WouldDeadlock: (while iterating) it would block the loop that has to run the handler.
+            """
+            ...
+
+    else:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return self.acall(*args, **kwargs)
+
+
+#: How `decorate` finds them.
+STREAMED[False] = StreamedFunction
+STREAMED[True] = AsyncStreamedFunction

@@ -1,0 +1,217 @@
+"""Running a streaming handler: a generator that yields a list per step, a row of it for each request.
+
+Between two steps it waits for readers whose buffers are full, so the slowest reader sets the pace; one that stays
+behind for `stall_ms` fails alone. Once nobody reads any more the generator is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from . import _events
+from ._core import Giver, Port, running
+from ._exceptions import AlreadyAnswered, StreamStalled
+from ._worker import Handler, fail
+
+if TYPE_CHECKING:
+    from ._binding import Binding
+    from ._core import Batch, Engine
+    from ._options import Options
+    from ._worker import Desk
+
+__all__ = ["StreamingHandler"]
+
+
+class StreamingHandler(Handler):
+    """The user's generator function with all that belongs to running it."""
+
+    def __init__(self, function: Any, options: Options, *, is_async: bool, name: str) -> None:
+        super().__init__(function, options, is_async=is_async, name=name)
+        self.bare = None
+        self.stall_s: float | None = None if options.stall_ms is None else options.stall_ms / 1e3
+
+    # ------------------------------------------------------------------------------ threads
+
+    def run(
+        self,
+        batch: Batch[Any, Any],
+        engine: Engine,
+        binding: Binding,
+        bound: tuple[Any, ...],
+        desk: Desk,
+    ) -> None:
+        """Runs a batch to its end in this thread. Only KeyboardInterrupt is raised, after the callers have
+        been told."""
+        if not self._ready(batch, engine, desk):
+            return
+        positional, by_name = binding.lists(batch.items)
+        go = self._go_async if self.is_async else self._go
+        try:
+            desk.context.copy().run(go, batch, (*bound, *positional), by_name, desk)
+        except BaseException as error:
+            self._failed(batch, error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+
+    def _go(
+        self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], desk: Desk
+    ) -> None:
+        running.set(batch._run)
+        with contextlib.nullcontext() if self.context is None else self.context():
+            self._take(batch, self.function(*args, **kwargs))
+        # Also where the context has swallowed an error: what was given stands.
+        Giver(batch).finish()
+
+    def _take(self, batch: Batch[Any, Any], generator: Generator[Any, Any, Any]) -> None:
+        giver = Giver(batch)
+        try:
+            for rows in generator:
+                for place, step in giver.step(rows):
+                    self._hold(batch, giver, place, step)
+                if not giver.sweep():
+                    break
+        finally:
+            generator.close()
+
+    def _hold(self, batch: Batch[Any, Any], giver: Giver, place: int, step: Any) -> None:
+        """Waits until a reader has room for its step."""
+        end = None if self.stall_s is None else time.monotonic() + self.stall_s
+        while not giver.give(place, step):
+            rest = None if end is None else max(0, round((end - time.monotonic()) * 1e9))
+            if not giver.wait_room(place, rest):
+                self._stalled(batch, place)
+                return
+
+    def _go_async(
+        self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], desk: Desk
+    ) -> None:
+        running.set(batch._run)
+        error = desk.run(self._outcome_of_stream(batch, args, kwargs))
+        try:
+            if error is not None:
+                raise error
+        finally:
+            # Its trace leads here: together they would keep the batch.
+            del error
+
+    async def _outcome_of_stream(
+        self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> BaseException | None:
+        # Raised out of a task, some exceptions end the loop and others lose what they carry.
+        try:
+            await self._stream(batch, args, kwargs)
+        except BaseException as error:
+            return error
+        return None
+
+    # -------------------------------------------------------------------------------- loops
+
+    def run_on_loop(
+        self,
+        batch: Batch[Any, Any],
+        engine: Engine,
+        binding: Binding,
+        bound: tuple[Any, ...],
+        event_loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """Runs a batch on the running event loop, as a task of its own."""
+        # Raised further, a KeyboardInterrupt would tear down the loop of all other callers.
+        with contextlib.suppress(KeyboardInterrupt):
+            if not self._ready(batch, engine, self.desk):
+                return
+            positional, by_name = binding.lists(batch.items)
+            context = self.desk.context.copy()
+            context.run(running.set, batch._run)
+            coroutine = self._answer_stream(batch, (*bound, *positional), by_name)
+            # The loop holds its tasks weakly.
+            task = context.run(event_loop.create_task, coroutine)
+            if not task.done():
+                self.tasks[id(batch)] = task
+
+    async def _answer_stream(
+        self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        try:
+            await self._stream(batch, args, kwargs)
+        except BaseException as error:
+            self._failed(batch, error)
+        finally:
+            self.tasks.pop(id(batch), None)
+
+    async def _stream(
+        self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        entered: Any = contextlib.nullcontext() if self.context is None else self.context()
+        if hasattr(entered, "__aenter__"):
+            async with entered:
+                await self._atake(batch, self.function(*args, **kwargs))
+        else:
+            with entered:
+                await self._atake(batch, self.function(*args, **kwargs))
+        Giver(batch).finish()
+
+    async def _atake(self, batch: Batch[Any, Any], generator: Any) -> None:
+        giver = Giver(batch)
+        steps: AsyncGenerator[Any, Any] = generator if self.is_async else _turning(generator)
+        try:
+            async for rows in steps:
+                for place, step in giver.step(rows):
+                    await self._ahold(batch, giver, place, step)
+                if not giver.sweep():
+                    break
+        finally:
+            await steps.aclose()
+
+    async def _ahold(self, batch: Batch[Any, Any], giver: Giver, place: int, step: Any) -> None:
+        event_loop = asyncio.get_running_loop()
+        port = Port.here()
+        assert port is not None, "inside a running loop"
+        end = None if self.stall_s is None else event_loop.time() + self.stall_s
+        while not giver.give(place, step):
+            room = event_loop.create_future()
+            come = partial(port.post, partial(_resolve, room))
+            if not giver.poll_room(place, come):
+                rest = None if end is None else end - event_loop.time()
+                if rest is not None and rest <= 0:
+                    self._stalled(batch, place)
+                    return
+                await asyncio.wait([room], timeout=rest)
+
+    # ------------------------------------------------------------------------------- errors
+
+    def _stalled(self, batch: Batch[Any, Any], place: int) -> None:
+        assert self.stall_s is not None
+        error = StreamStalled(
+            f"{self.name}: the stream's buffer was left full for {self.stall_s * 1e3:g} ms (stall_ms)"
+        )
+        # Its reader may have given up in this very moment.
+        with contextlib.suppress(AlreadyAnswered):
+            batch.fail_item(place, error)
+
+    def _failed(self, batch: Batch[Any, Any], error: BaseException) -> None:
+        if not batch.done:
+            with contextlib.suppress(AlreadyAnswered):
+                fail(batch, error)
+                return
+        # On its way out: every caller has had its end.
+        _events.late_error(self.name, error)
+
+
+async def _turning(generator: Generator[Any, Any, Any]) -> AsyncGenerator[Any, None]:
+    """A plain generator on an event loop, which turns between two steps."""
+    try:
+        for rows in generator:
+            yield rows
+            await asyncio.sleep(0)
+    finally:
+        generator.close()
+
+
+def _resolve(room: asyncio.Future[None]) -> None:
+    if not room.done():
+        room.set_result(None)
