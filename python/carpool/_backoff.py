@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,10 @@ __all__ = ["PACE", "Pace", "backoff", "is_worth_another"]
 
 #: The longest wait between two tries, in seconds.
 LONGEST_S = 30.0
+
+#: How often the main thread looks for signals while it waits: one that comes between the look and the sleep would
+#: be noticed only when the wait ends.
+SIGNALS_S = 0.05
 
 #: What another try cannot change.
 _FINAL = (BatcherClosed, RequestTooLarge, SetupError, WouldDeadlock)
@@ -47,11 +52,12 @@ class Pace:
         return random.random()
 
     def get(self, done: queue.SimpleQueue[Any], until: float | None) -> Any:
-        """The next of a queue; None when it is `until` before one comes."""
-        if until is None:
+        """The next of a queue; None when it is `until` before one comes, or a little earlier."""
+        if until is None and threading.current_thread() is not threading.main_thread():
             return done.get()
+        wait = SIGNALS_S if until is None else min(max(0.0, until - self.now()), SIGNALS_S)
         try:
-            return done.get(timeout=max(0.0, until - self.now()))
+            return done.get(timeout=wait)
         except queue.Empty:
             return None
 
