@@ -81,7 +81,6 @@ impl Engine {
             slots: slots.unwrap_or(usize::MAX),
             gather,
             steps,
-            ..Limits::default()
         };
         let learning = Learning {
             sizes: batch_sizes.as_deref().and_then(Sizes::new),
