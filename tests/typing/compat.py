@@ -7,10 +7,12 @@ Read by mypy and pyright, never run: `make types`.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from carpool.compat import batched
+from carpool.compat import batched, modal
 from carpool.compat.batched import aio
+from carpool.compat.ray_serve import batch
 
 if TYPE_CHECKING:
     from typing_extensions import assert_type
@@ -46,3 +48,46 @@ async def of_batched() -> None:
     assert_type(await alength(["a", "b"]), list[int])
     assert_type(Model().embed("a"), float)
     assert_type(Model().embed(["a"]), list[float])
+
+
+@batch(max_batch_size=4)
+async def upper(texts: list[str]) -> list[bytes]:
+    return [text.upper().encode() for text in texts]
+
+
+@batch
+async def lower(texts: list[str]) -> list[str]:
+    return [text.lower() for text in texts]
+
+
+@batch(max_batch_size=4)
+async def steps(numbers: list[int]) -> AsyncIterator[list[float]]:
+    yield [float(number) for number in numbers]
+
+
+class Backend:
+    @batch(max_batch_size=4)
+    async def embed(self, texts: list[str]) -> list[float]:
+        return [0.0 for _ in texts]
+
+
+async def of_ray_serve() -> None:
+    assert_type(await upper("a"), bytes)
+    assert_type(await lower("a"), str)
+    assert_type(await Backend().embed("a"), float)
+    async for step in steps(1):
+        assert_type(step, float)
+    lower.set_max_batch_size(3)
+
+
+app = modal.App()
+
+
+@app.function()
+@modal.batched(max_batch_size=4)
+def tripled(numbers: list[int]) -> list[int]:
+    return [3 * number for number in numbers]
+
+
+assert_type(tripled, modal.Function)
+assert_type(tripled.spawn(1), modal.FunctionCall)

@@ -19,6 +19,7 @@ __all__ = [
     "ask_all",
     "await_all",
     "batcher",
+    "give_up",
     "is_coroutine_function",
     "named_as",
     "the_class",
@@ -141,7 +142,7 @@ def ask_all(ask: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         futures.extend(map(ask, items))
         return [future.result() for future in futures]
     except BaseException:
-        _give_up(futures)
+        give_up(futures)
         raise
 
 
@@ -152,11 +153,12 @@ async def await_all(ask: Callable[[Any], Any], items: Iterable[Any]) -> list[Any
         waiting.extend(map(ask, items))
         return [await one for one in waiting]
     except BaseException:
-        _give_up(waiting)
+        give_up(waiting)
         raise
 
 
-def _give_up(waiting: list[Any]) -> None:
+def give_up(waiting: Iterable[Any]) -> None:
+    """Cancels what has not ended; nobody is told of the errors of the rest."""
     for one in waiting:
         if not one.cancel():
             # The error that is raised stands for its own.

@@ -1,0 +1,256 @@
+"""`Cls` and its objects: a class whose methods are called through `.remote` and its like."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from carpool.compat._front import is_coroutine_function
+
+from ._checks import Batching, batching, concurrency, known_options
+from ._cloud import tell_ignored
+from ._function import Function
+from ._home import Home
+from ._partial import Partial
+from .exception import InvalidError
+
+__all__ = ["Cls", "Container", "Obj", "parameter"]
+
+_MISSING: Any = object()
+
+
+class _Parameter:
+    def __init__(self, default: Any, init: bool) -> None:
+        self.default = default
+        self.init = init
+
+
+def parameter(*, default: Any = _MISSING, init: bool = True) -> Any:
+    """A field of a class that its constructor takes by name; with `init=False`, one that only has a default."""
+    return _Parameter(default, init)
+
+
+def _partials_of(user_cls: type) -> dict[str, Partial]:
+    """By name the decorated methods of a class and its bases, in the order of their definition."""
+    found: dict[str, Any] = {}
+    for kind in reversed(user_cls.__mro__):
+        found.update({name: value for name, value in vars(kind).items() if name[:2] != "__"})
+    return {name: value for name, value in found.items() if isinstance(value, Partial)}
+
+
+def _construct(user_cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    names = {
+        name: value
+        for kind in reversed(user_cls.__mro__)
+        for name, value in vars(kind).items()
+        if isinstance(value, _Parameter)
+    }
+    if not names:
+        return user_cls(*args, **kwargs)
+    if args:
+        raise InvalidError(f"{user_cls.__name__} takes its parameters by name.")
+    made = user_cls()
+    for name, field in names.items():
+        value = kwargs.pop(name, field.default) if field.init else field.default
+        if value is _MISSING:
+            raise InvalidError(f"{user_cls.__name__} needs its parameter {name!r}.")
+        setattr(made, name, value)
+    if kwargs:
+        raise InvalidError(f"{user_cls.__name__} has no parameter {next(iter(kwargs))!r}.")
+    return made
+
+
+class Container:
+    """The one instance of a class for its arguments in this process, with its functions and its event loop."""
+
+    def __init__(self, cls: Cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._cls, self._args, self._kwargs = cls, args, kwargs
+        self.home = Home(cls.__name__)
+        self._lock = threading.RLock()
+        self._instance: Any = None
+        self._process = 0
+        self._ready = False
+        self.functions: dict[str, Function] = {}
+        for name, partial in cls.partials.items():
+            if partial.is_callable:
+                self.functions[name] = Function(
+                    partial.function,
+                    batching=cls.batching or partial.batching,
+                    max_inputs=cls.max_inputs or partial.max_inputs or 1,
+                    web=partial.web,
+                    container=self,
+                )
+
+    @property
+    def handle(self) -> Obj:
+        """What calls go through."""
+        return Obj(self)
+
+    @property
+    def instance(self) -> Any:
+        """The user's instance; `enter` has run."""
+        self.enter()
+        return self._instance
+
+    def enter(self) -> None:
+        """Makes the instance and runs what is marked by `enter`, once.
+
+        Raises:
+            Exception: what one of those raised; the next use tries anew.
+        """
+        if self._ready:
+            return
+        with self._lock:
+            if self._ready:
+                return  # type: ignore[unreachable]  # another thread was faster
+            if self._instance is None:
+                made = _construct(self._cls.user_cls, self._args, dict(self._kwargs))
+                made._modal_container = self
+                self._instance = made
+                try:
+                    self._run_all(lambda partial: partial.is_enter)
+                except BaseException:
+                    self._instance = None
+                    raise
+                self._process = os.getpid()
+                if any(partial.is_exit for partial in self._cls.partials.values()):
+                    atexit.register(self.stop)
+                self._ready = True
+
+    def _run_all(self, wanted: Callable[[Partial], bool]) -> None:
+        for partial in self._cls.partials.values():
+            if wanted(partial):
+                made = partial.function(self._instance)
+                if is_coroutine_function(partial.function):
+                    self.home.run(made)
+
+    def stop(self) -> None:
+        """Answers what was accepted, then runs what is marked by `exit`. A later call makes a new instance."""
+        for function in self.functions.values():
+            function.stop()
+        with self._lock:
+            try:
+                # A forked child has the instance of its parent, whose end is the parent's.
+                if self._ready and self._process == os.getpid():
+                    atexit.unregister(self.stop)
+                    self._run_all(lambda partial: partial.is_exit)
+            finally:
+                self._ready, self._instance = False, None
+                self.home.stop()
+
+
+class Obj:
+    """An object of a `Cls`. Its methods have `.remote` and its like; other attributes are those of the instance."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_container":  # being unpickled
+            raise AttributeError(name)
+        found = self._container.functions.get(name)
+        return found if found is not None else getattr(self._container.instance, name)
+
+    def __reduce__(self) -> Any:
+        container = self._container
+        return _remake, (container._cls, container._args, container._kwargs)
+
+    def __repr__(self) -> str:
+        return f"<carpool.compat.modal.Obj {self._container._cls.__name__}>"
+
+
+def _remake(cls: Cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Obj:
+    return cls(*args, **kwargs)
+
+
+class Cls:
+    """What `App.cls` makes of a class. Called with the same arguments it gives the same object.
+
+    Raises:
+        InvalidError: the class has a batched method and others that can be called.
+    """
+
+    def __init__(
+        self,
+        user_cls: type,
+        *,
+        batching: Batching | None = None,
+        max_inputs: int | None = None,
+    ) -> None:
+        self.user_cls, self.batching = user_cls, batching
+        self.max_inputs: int | None = max_inputs or getattr(user_cls, "_modal_max_inputs", None)
+        self.partials = _partials_of(user_cls)
+        self.__name__, self.__doc__ = user_cls.__name__, user_cls.__doc__
+        self.__module__, self.__qualname__ = user_cls.__module__, user_cls.__qualname__
+        self._lock = threading.Lock()
+        self._containers: dict[Any, Container] = {}
+        batches = [one for one in self.partials.values() if one.batching is not None]
+        if len(batches) > 1:
+            raise InvalidError(f"Modal class {self.__name__} can only have one batched function.")
+        if batches and sum(one.is_callable for one in self.partials.values()) > 1:
+            raise InvalidError(
+                f"Modal class {self.__name__} with a modal batched function cannot have other modal methods."
+            )
+        # What is wrong with a method is told where it is defined.
+        Container(self, (), {})
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Obj:
+        key: Any
+        try:
+            key = args, frozenset(kwargs.items())
+            hash(key)
+        except TypeError:
+            key = object()
+        with self._lock:
+            if key not in self._containers:
+                self._containers[key] = Container(self, args, kwargs)
+            return self._containers[key].handle
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("partials", ()):
+            raise AttributeError(
+                f"You can't access methods on a Cls directly - Did you forget to instantiate the class first?\n"
+                f"e.g. instead of {self.__name__}.{name}, do {self.__name__}().{name}"
+            )
+        raise AttributeError(f"{self.__name__} has no attribute {name!r}")
+
+    def stop(self) -> None:
+        """Stops all its objects."""
+        with self._lock:
+            containers = list(self._containers.values())
+            self._containers = {}
+        for container in containers:
+            container.stop()
+
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Cls:
+        """The same class, with batches of its own.
+
+        Raises:
+            InvalidError: as `batched`.
+        """
+        return Cls(
+            self.user_cls, batching=batching(max_batch_size, wait_ms), max_inputs=self.max_inputs
+        )
+
+    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Cls:
+        """The same class, with so many batches (or calls) at once.
+
+        Raises:
+            InvalidError: as `concurrent`.
+        """
+        most = concurrency(max_inputs, target_inputs)
+        return Cls(self.user_cls, batching=self.batching, max_inputs=most)
+
+    def with_options(self, **options: Any) -> Cls:
+        """The same class; options describe containers and are ignored."""
+        tell_ignored(self.__name__, known_options("with_options", options))
+        return Cls(self.user_cls, batching=self.batching, max_inputs=self.max_inputs)
+
+    def __reduce__(self) -> Any:
+        return self.__qualname__
+
+    def __repr__(self) -> str:
+        return f"<carpool.compat.modal.Cls {self.__name__}>"
