@@ -124,6 +124,10 @@ bench-compare: $(STAMPS)/build $(STAMPS)/bench ## carpool beside other batchers 
 bench-overload: $(STAMPS)/build $(STAMPS)/bench ## ten times what a handler can do, for a minute: refusals, goodput, memory
 	$(PY) benches/overload.py $(OVERLOAD_ARGS)
 
+.PHONY: bench-padding
+bench-padding: ## similar lengths in one batch: padding and latency, with a virtual clock
+	cargo test --release --package carpool-core --test padding -- --nocapture
+
 .PHONY: bench-check
 bench-check: $(STAMPS)/build $(STAMPS)/bench ## has a hot path become dearer than benches/baseline.json says?
 	$(PY) benches/check.py $(CHECK_ARGS)

@@ -50,6 +50,14 @@ class Batcher(Lifecycle, Calls[A, B]):
         max_batch_cost: most cost in one batch; of requests that cost 1 each, or
         cost: what one costs: a function of the item that returns an int from 0, or an int for all. A request
             above `max_batch_cost` raises RequestTooLarge in its caller.
+        padded_cost: the cost of a batch is as many times the largest as it has requests, not the sum: what a batch
+            costs that is padded to its longest row.
+        look_ahead: how many requests behind the first one that no longer fits `max_batch_cost` are looked at for some that
+            do. The one passed over opens the next batch.
+        length: a function of the item that returns an int from 0; of the requests that wait, those of similar length
+            share a batch. A batch leaves no sooner or later for it, always with the oldest; nobody is passed over for
+            its length once it has waited for `age_ms`.
+        length_window: how many batches' worth of the oldest requests are looked at for those of similar length.
         key: a function of the item; requests share a batch only where what it returns is equal. It must be
             hashable; None is no key.
         timeout_ms: a request that is not in a batch so many milliseconds after its call fails with
@@ -83,6 +91,10 @@ class Batcher(Lifecycle, Calls[A, B]):
             name: str | None = None,
             max_batch_cost: int | None = None,
             cost: Callable[[A], int] | int | None = None,
+            padded_cost: bool = False,
+            look_ahead: int = 0,
+            length: Callable[[A], int] | None = None,
+            length_window: int = 8,
             key: Callable[[A], Hashable] | None = None,
             timeout_ms: float | None = None,
             age_ms: float = 1000,
@@ -105,6 +117,10 @@ class Batcher(Lifecycle, Calls[A, B]):
             name: str | None = None,
             max_batch_cost: int | None = None,
             cost: Any = None,
+            padded_cost: bool = False,
+            look_ahead: int = 0,
+            length: Any = None,
+            length_window: int = 8,
             key: Any = None,
             timeout_ms: float | None = None,
             age_ms: float = 1000,
@@ -124,6 +140,10 @@ class Batcher(Lifecycle, Calls[A, B]):
                 name=name,
                 max_batch_cost=max_batch_cost,
                 cost=cost,
+                padded_cost=padded_cost,
+                look_ahead=look_ahead,
+                length=length,
+                length_window=length_window,
                 key=key,
                 timeout_ms=timeout_ms,
                 age_ms=age_ms,

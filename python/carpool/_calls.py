@@ -82,6 +82,7 @@ class Calls(Maps[A, B], Generic[A, B]):
             timeout_ms: float | None = None,
             key: Callable[[A], Hashable] | Hashable | None = None,
             cost: Callable[[A], int] | int | None = None,
+            length: Callable[[A], int] | int | None = None,
         ) -> Calls[A, B]:
             """The same batcher with options of their own for the calls made through what this returns.
 
@@ -92,6 +93,7 @@ class Calls(Maps[A, B], Generic[A, B]):
                 timeout_ms: see `Batcher`; from 0, and None for no limit.
                 key: see `Batcher`; what cannot be called is the key itself, and None is none.
                 cost: see `Batcher`; None counts 1.
+                length: see `Batcher`; also an int, and None is 0.
 
             Raises:
                 TypeError, ValueError: an option is unknown, of the wrong type or out of range.

@@ -66,6 +66,8 @@ class Lifecycle:
             max_queue: int = ...,
             max_concurrent_batches: int = ...,
             max_batch_cost: int | None = ...,
+            look_ahead: int = ...,
+            length_window: int = ...,
             timeout_ms: float | None = ...,
             age_ms: float = ...,
             sample_rate: float = ...,

@@ -131,7 +131,7 @@ class Asks:
     `level` is the priority, worth as much as the batcher's ageing says at the time of a call. `timeout_ns` is a
     limit of the calls' own (None: no limit); without `own_timeout` that of the batcher counts.
 
-    `measure(item)` gives cost and key of one call, a key of None for none; it runs in the caller, before anything
+    `measure(item)` gives cost, key and length of one call, a key of None for none; it runs in the caller, before anything
     is submitted.
     """
 
@@ -141,7 +141,8 @@ class Asks:
         own_timeout: bool = False,
         timeout_ns: int | None = None,
         cost: int = 1,
-        measure: Callable[[Any], tuple[int, Hashable | None]] | None = None,
+        length: int = 0,
+        measure: Callable[[Any], tuple[int, Hashable | None, int]] | None = None,
         level: int = 0,
         keeps_context: bool = False,
     ) -> Asks: ...
@@ -458,6 +459,9 @@ class Engine:
         slots: int | None,
         executor: str,
         max_batch_cost: int | None = None,
+        padded_cost: bool = False,
+        look_ahead: int = 0,
+        length_window: int = 0,
         gather: bool = True,
         timeout_ns: int | None = None,
         age_ns: int = 0,
@@ -593,6 +597,8 @@ class Engine:
         max_queue: int,
         slots: int | None,
         max_batch_cost: int | None = None,
+        look_ahead: int = 0,
+        length_window: int = 0,
         timeout_ns: int | None = None,
         age_ns: int = 0,
         sample_rate: float = 1.0,

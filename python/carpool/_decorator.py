@@ -43,6 +43,10 @@ def batched(
     name: str | None = None,
     max_batch_cost: int | None = None,
     cost: Callable[..., int] | int | None = None,
+    padded_cost: bool = False,
+    look_ahead: int = 0,
+    length: Callable[..., int] | None = None,
+    length_window: int = 8,
     key: Callable[..., Hashable] | None = None,
     shared: Sequence[str] = (),
     collate: Collate | None = None,
@@ -87,6 +91,14 @@ def batched(
         max_batch_cost: most cost in one batch; of calls that cost 1 each, or
         cost: what one call costs: a function that takes its arguments and returns an int from 0, or an int for
             every call. A call above `max_batch_cost` raises RequestTooLarge.
+        padded_cost: the cost of a batch is as many times the largest as it has calls, not the sum: what a batch
+            costs that is padded to its longest row.
+        look_ahead: how many calls behind the first one that no longer fits `max_batch_cost` are looked at for some that
+            do. The one passed over opens the next batch.
+        length: a function that takes the arguments of one call and returns an int from 0; of the calls that wait, those
+            of similar length share a batch. A batch leaves no sooner or later for it, always with the oldest; nobody is
+            passed over for its length once it has waited for `age_ms`.
+        length_window: how many batches' worth of the oldest calls are looked at for those of similar length.
         key: a function that takes the arguments of one call; calls share a batch only where what it returns is
             equal. It must be hashable; None is no key.
         shared: names of parameters that reach the handler as one plain value; calls share a batch only where
@@ -137,6 +149,10 @@ def batched(
         name=name,
         max_batch_cost=max_batch_cost,
         cost=cost,
+        padded_cost=padded_cost,
+        look_ahead=look_ahead,
+        length=length,
+        length_window=length_window,
         key=key,
         shared=shared,
         collate=collate,

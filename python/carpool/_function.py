@@ -181,6 +181,7 @@ class Decorated(Call, Lifecycle):
             timeout_ms: float | None = None,
             key: Callable[..., Hashable] | Hashable | None = None,
             cost: Callable[..., int] | int | None = None,
+            length: Callable[..., int] | int | None = None,
         ) -> Self:
             """The same function with options of their own for the calls made through what this returns.
 
@@ -192,6 +193,7 @@ class Decorated(Call, Lifecycle):
                 timeout_ms: see `batched`; from 0, and None for no limit.
                 key: see `batched`; what cannot be called is the key itself, and None is none.
                 cost: see `batched`; None counts 1.
+                length: see `batched`; also an int, and None is 0.
 
             Raises:
                 TypeError, ValueError: an option is unknown, of the wrong type or out of range.

@@ -32,6 +32,8 @@ LIVE = (
     "max_queue",
     "max_concurrent_batches",
     "max_batch_cost",
+    "look_ahead",
+    "length_window",
     "timeout_ms",
     "age_ms",
     "sample_rate",
@@ -46,6 +48,8 @@ FOR_GOOD = {
     "context": "its handler is bound to it",
     "name": "its statistics, threads and log lines go by it",
     "cost": "pending requests have been measured by it",
+    "padded_cost": "pending requests are counted by it",
+    "length": "pending requests have been measured by it",
     "key": "pending requests are grouped by it",
     "shared": "its calls are bound by it",
     "keep_contexts": "its calls are bound by it",
@@ -77,6 +81,10 @@ class Options:
     name: str | None = None
     max_batch_cost: int | None = None
     cost: Callable[..., int] | int | None = None
+    padded_cost: bool = False
+    look_ahead: int = 0
+    length: Callable[..., int] | None = None
+    length_window: int = 8
     key: Callable[..., Hashable] | None = None
     shared: Sequence[str] = ()
     collate: Collate | None = None
@@ -112,6 +120,20 @@ class Options:
                 f"cost={self.cost} is more than max_batch_cost={self.max_batch_cost}: "
                 f"every call would be refused"
             )
+        switch("padded_cost", self.padded_cost)
+        _count("look_ahead", self.look_ahead, least=0)
+        for name in ("padded_cost", "look_ahead"):
+            if getattr(self, name) and self.max_batch_cost is None:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is about a budget, and there is none: give the "
+                    f"batcher a max_batch_cost, too"
+                )
+        if self.length is not None and not callable(self.length):
+            raise TypeError(
+                f"length must be callable with the arguments of a call, or None, not "
+                f"{_shown(self.length)}"
+            )
+        _count("length_window", self.length_window)
         if self.key is not None and not callable(self.key):
             raise TypeError(
                 f"key must be callable with the arguments of a call, or None, not {_shown(self.key)}"
@@ -178,6 +200,11 @@ class Options:
                 f"{name}: max_batch_cost cannot be switched on later: without one the costs of pending "
                 f"requests are not counted; give a large one where the batcher is made"
             )
+        if "length_window" in changes and self.length is None:
+            raise ValueError(
+                f"{name}: length_window is about the lengths of requests, which nobody measures: give "
+                f"length where the batcher is made"
+            )
         return replace(self, **changes)
 
     def given(self) -> dict[str, Any]:
@@ -211,6 +238,7 @@ class CallOptions:
     timeout_ms: float | None = NOT_GIVEN
     key: Callable[..., Hashable] | Hashable | None = NOT_GIVEN
     cost: Callable[..., int] | int | None = NOT_GIVEN
+    length: Callable[..., int] | int | None = NOT_GIVEN
 
     def __post_init__(self) -> None:
         if self.priority is not NOT_GIVEN:
@@ -239,6 +267,8 @@ class CallOptions:
         changed = replace(self, **more)
         if changed.cost is not NOT_GIVEN:
             _cost(changed.cost, options.max_batch_cost)
+        if changed.length is not NOT_GIVEN:
+            _length(changed.length, options.length)
         return changed
 
 
@@ -298,11 +328,13 @@ def max_size(value: int | None) -> int | None:
     return value
 
 
-def _count(name: str, value: object) -> None:
+def _count(name: str, value: object, least: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {_shown(value)}")
-    if not 1 <= value <= LARGEST_COUNT:
-        raise ValueError(f"{name} must be at least 1 (and at most {LARGEST_COUNT}), not {value}")
+    if not least <= value <= LARGEST_COUNT:
+        raise ValueError(
+            f"{name} must be at least {least} (and at most {LARGEST_COUNT}), not {value}"
+        )
 
 
 def _milliseconds(name: str, value: object) -> None:
@@ -339,8 +371,19 @@ def _cost(value: object, budget: int | None) -> None:
         )
 
 
+def _length(value: object, of_all: object) -> None:
+    if value is None:
+        return
+    if not callable(value):
+        cost_of("length", value)
+    if of_all is None:
+        raise ValueError(
+            f"length={value!r} is compared with nothing: give the batcher a length, too"
+        )
+
+
 def cost_of(name: str, value: object) -> int:
-    """A cost: an int from 0.
+    """A cost, or a length: an int from 0.
 
     Raises:
         TypeError: it is no int.

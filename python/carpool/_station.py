@@ -24,6 +24,8 @@ class Numbers(TypedDict):
     max_queue: int
     slots: int | None
     max_batch_cost: int | None
+    look_ahead: int
+    length_window: int
     timeout_ns: int | None
     age_ns: int
     sample_rate: float
@@ -62,6 +64,8 @@ class Station:
             "max_queue": options.max_queue,
             "slots": self.slots,
             "max_batch_cost": options.max_batch_cost,
+            "look_ahead": options.look_ahead,
+            "length_window": 0 if options.length is None else options.length_window,
             "timeout_ns": None if timeout_ms is None else round(timeout_ms * 1e6),
             "age_ns": round(options.age_ms * 1e6),
             "sample_rate": options.sample_rate,
@@ -99,6 +103,7 @@ class Station:
             overflow=options.overflow,
             executor=self.executor,
             gather=options.gather,
+            padded_cost=options.padded_cost,
             batch_sizes=options.batch_sizes,
             on_request=options.on_request,
             steps=options.buffer_steps,

@@ -1,6 +1,6 @@
-"""From options to what each call asks for: its cost, its key, its time and its priority.
+"""From options to what each call asks for: its cost, its key, its length, its time and its priority.
 
-`cost` and `key` are called with the arguments of one call, bound as in a plain call, in the caller and before
+`cost`, `key` and `length` are called with the arguments of one call, bound as in a plain call, in the caller and before
 anything is submitted: what they raise is that caller's alone.
 """
 
@@ -32,29 +32,36 @@ def asks_of(
     """
     key = options.key if given.key is NOT_GIVEN else given.key
     cost = options.cost if given.cost is NOT_GIVEN else given.cost
+    length = options.length if given.length is NOT_GIVEN else given.length
     own_timeout = given.timeout_ms is not NOT_GIVEN
     timeout_ms = given.timeout_ms if own_timeout else None
     level = 0 if given.priority is NOT_GIVEN else given.priority
     shares = binding is not None and bool(binding.shared)
     plain = key is None and cost is None and not own_timeout and not level and not shares
+    plain = plain and length is None
     if plain and not options.keep_contexts:
         return None
-    fixed = 1 if cost is None else None if callable(cost) else min(cost, _MOST)
-    same = fixed is not None and key is None and not shares
+    same = key is None and not shares and not callable(cost) and not callable(length)
     return Asks(
         own_timeout=own_timeout,
         timeout_ns=None if timeout_ms is None else round(timeout_ms * 1e6),
-        cost=1 if fixed is None else fixed,
-        measure=None if same else _measure(name, cost, fixed, key, binding),
+        cost=_fixed(cost, 1),
+        length=_fixed(length, 0),
+        measure=None if same else _measure(name, cost, key, length, binding),
         level=level,
         keeps_context=options.keep_contexts,
     )
 
 
+def _fixed(number: Any, default: int) -> int:
+    """What it is for every call; of a function what nobody reads."""
+    return default if number is None or callable(number) else min(number, _MOST)
+
+
 def _measure(
-    name: str, cost: Any, fixed: int | None, key: Any, binding: Binding | None
-) -> Callable[[Any], tuple[int, Any]]:
-    """`item -> (cost, key)`."""
+    name: str, cost: Any, key: Any, length: Any, binding: Binding | None
+) -> Callable[[Any], tuple[int, Any, int]]:
+    """`item -> (cost, key, length)`."""
     if binding is None or binding.simple:
 
         def call(function: Callable[..., Any], item: Any) -> Any:
@@ -67,17 +74,25 @@ def _measure(
             args, kwargs = arguments(item)
             return function(*args, **kwargs)
 
-    def cost_in_range(item: Any) -> int:
-        if fixed is not None:
-            return fixed
-        return min(cost_of(f"{name}: the result of cost", call(cost, item)), _MOST)
+    def number(what: str, number: Any, default: int) -> Callable[[Any], int]:
+        if not callable(number):
+            fixed = _fixed(number, default)
+            return lambda item: fixed
+        told = f"{name}: the result of {what}"
+        return lambda item: min(cost_of(told, call(number, item)), _MOST)
+
+    cost_in_range, length_in_range = number("cost", cost, 1), number("length", length, 0)
 
     def key_of(item: Any) -> Any:
         return call(key, item) if callable(key) else key
 
     if binding is None or not binding.shared:
-        return lambda item: (cost_in_range(item), key_of(item))
+        return lambda item: (cost_in_range(item), key_of(item), length_in_range(item))
     shared = binding.shared_of
     if key is None:
-        return lambda item: (cost_in_range(item), shared(item))
-    return lambda item: (cost_in_range(item), (key_of(item), shared(item)))
+        return lambda item: (cost_in_range(item), shared(item), length_in_range(item))
+    return lambda item: (
+        cost_in_range(item),
+        (key_of(item), shared(item)),
+        length_in_range(item),
+    )

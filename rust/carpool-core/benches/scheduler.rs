@@ -79,7 +79,7 @@ fn in_and_out(c: &mut Criterion) {
                     while left > 0 {
                         let key = pending.next(Some(u64::MAX), &mut garbage).expect("one");
                         black_box(pending.view(key, SIZE, false));
-                        pending.take(key, left, |item| {
+                        pending.take(key, left, u64::MAX, |item| {
                             black_box(item);
                             left -= 1;
                             true

@@ -28,6 +28,14 @@ pub struct Limits {
     pub max_batch_size: usize,
     /// Most cost in one batch; `u64::MAX` for no limit.
     pub max_batch_cost: u64,
+    /// The cost of a batch is as many times the largest as it has requests, not the sum.
+    pub padded: bool,
+    /// How many requests behind the first that does not fit the cost are looked at for some that do; 0 for none.
+    pub look_ahead: usize,
+    /// Of as many times `size` requests those of similar length leave together; 0 for none.
+    pub length_window: usize,
+    /// How long, in nanoseconds from its arrival, a request may be passed over for its length.
+    pub length_age: Nanos,
     /// Longest time, in nanoseconds, that the oldest request is held for company.
     pub wait: Nanos,
     /// Most pending requests; at least 1.
@@ -48,6 +56,10 @@ impl Default for Limits {
         Self {
             max_batch_size: 32,
             max_batch_cost: u64::MAX,
+            padded: false,
+            look_ahead: 0,
+            length_window: 0,
+            length_age: 0,
             wait: 0,
             max_queue: 10_000,
             overflow: Overflow::Raise,
@@ -119,6 +131,7 @@ impl Limits {
                 next.overflow as u64,
             ),
             ("steps", next.steps != self.steps, next.steps as u64),
+            ("padded", next.padded != self.padded, u64::from(next.padded)),
             ("gather", next.gather != self.gather, u64::from(next.gather)),
         ];
         match for_good.into_iter().find(|&(_, changed, _)| changed) {

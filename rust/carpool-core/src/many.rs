@@ -36,6 +36,8 @@ pub struct Item<P> {
     pub cost: u64,
     /// Requests share a batch only where their keys are equal.
     pub key: u64,
+    /// What is padded to the longest of a batch.
+    pub length: u64,
 }
 
 impl<P> Item<P> {
@@ -45,6 +47,7 @@ impl<P> Item<P> {
             payload,
             cost: 1,
             key: 0,
+            length: 0,
         }
     }
 }

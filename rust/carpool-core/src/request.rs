@@ -23,6 +23,8 @@ pub struct Terms {
     pub key: u64,
     /// The moment it expires while pending.
     pub deadline: Nanos,
+    /// What is padded to the longest of a batch; 0 where nobody asks.
+    pub length: u64,
 }
 
 /// Where the urgency of one that arrives at moment 0 stands: more urgent ones stand before it, also where the clock
@@ -51,6 +53,7 @@ impl Terms {
             cost: 1,
             key: 0,
             deadline: NEVER,
+            length: 0,
         }
     }
 }

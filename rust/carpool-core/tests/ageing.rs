@@ -89,7 +89,7 @@ proptest! {
                     let mut garbage = Vec::new();
                     let Some(key) = pending.next(Some(now), &mut garbage) else { continue };
                     let mut taken = Vec::new();
-                    pending.take(key, count, |item| {
+                    pending.take(key, count, now, |item| {
                         taken.push(item);
                         true
                     });

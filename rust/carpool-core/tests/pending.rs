@@ -284,7 +284,7 @@ impl Run {
         let (mut asked, mut taken) = (0, Vec::new());
         let (plain, budget) = (&self.plain, self.limits.max_batch_cost);
         let cost = |taken: &[Item]| taken.iter().map(|item| item.terms().cost).sum::<u64>();
-        let misfit = self.pending.take(key, size, |item| {
+        let misfit = self.pending.take(key, size, self.now, |item| {
             asked += 1;
             let cell = item.0.clone();
             let is_first = plain.firsts(key).iter().any(|first| first.id == cell.id);
@@ -371,6 +371,7 @@ impl Run {
                     cost,
                     key,
                     deadline,
+                    length: 0,
                 };
                 let item = Item(Rc::new(Cell0 {
                     id: self.plain.0.len(),

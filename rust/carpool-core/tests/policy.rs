@@ -24,6 +24,7 @@ prop_compose! {
         draining in any::<bool>(),
         gather in prop_oneof![Just(None), (0..8_usize, moment()).prop_map(Some)],
         free_slots in 0..3_usize,
+        padded in any::<bool>(),
     ) -> (Limits, usize, View, u64, usize) {
         let limits = Limits {
             max_batch_size,
@@ -32,6 +33,7 @@ prop_compose! {
             max_queue: 100,
             overflow: Overflow::Raise,
             slots: 2,
+            padded,
             ..Limits::default()
         };
         let view = View {
@@ -106,6 +108,11 @@ proptest! {
             return Ok(());
         }
         let leaves = |view: View, now| matches!(decide(&limits, size, &view, now, free), Decision::Leave(_));
+        if limits.padded && view.count > 0 {
+            // Any one may: whoever comes looks.
+            assert_eq!(count, 1);
+            return Ok(());
+        }
         assert!(count > view.count && count <= limits.max_batch_size);
         if let Some(until) = until {
             assert!(until > now || until == u64::MAX);

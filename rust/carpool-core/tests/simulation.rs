@@ -14,6 +14,8 @@ mod course;
 mod handler;
 #[path = "simulation/plain.rs"]
 mod plain;
+#[path = "plainly/taking.rs"]
+mod plainly;
 #[path = "simulation/setting.rs"]
 mod setting;
 #[path = "simulation/world.rs"]

@@ -295,6 +295,7 @@ fn keys_and_costs_are_each_items_own() {
             payload,
             cost,
             key: payload % 2,
+            length: 0,
         };
         (0..6).map(item).collect::<Vec<_>>()
     };

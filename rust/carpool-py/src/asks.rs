@@ -10,7 +10,7 @@ use crate::terms::Asked;
 
 /// Terms for calls; made from options.
 ///
-/// `measure(item)` gives the cost and the key of one call (None: no key). It runs in the caller, before
+/// `measure(item)` gives the cost, the key (None: no key) and the length of one call. It runs in the caller, before
 /// anything is submitted, so that its errors are that caller's alone. `level` is the priority, worth as much as
 /// the batcher's ageing says. `timeout_ns` is a limit of the calls' own (None: no limit); without `own_timeout`
 /// the batcher's counts. With `keeps_context` a request keeps a copy of its caller's context.
@@ -18,9 +18,17 @@ use crate::terms::Asked;
 pub(crate) struct Asks {
     timeout: Timeout,
     cost: u64,
+    length: u64,
     measure: Option<Py<PyAny>>,
     level: i32,
     keeps_context: bool,
+}
+
+/// What is measured on the item of a call.
+pub(crate) struct Measured {
+    pub(crate) cost: u64,
+    pub(crate) key: Option<Py<PyAny>>,
+    pub(crate) length: u64,
 }
 
 /// How long a call may wait.
@@ -33,11 +41,12 @@ enum Timeout {
 impl Asks {
     /// The terms of a call with `item`, which arrives now.
     pub(crate) fn of(&self, py: Python<'_>, shared: &Shared, item: &Py<PyAny>) -> PyResult<Asked> {
-        let (cost, key) = self.measured(py, item)?;
+        let Measured { cost, key, length } = self.measured(py, item)?;
         let (level, context) = self.kept(py)?;
         Ok(Asked {
             cost,
             key,
+            length,
             level,
             context,
             ..self.of_all(shared)
@@ -70,28 +79,26 @@ impl Asks {
         Ok((self.level, context))
     }
 
-    /// What depends on the item: cost and key.
-    pub(crate) fn measured(
-        &self,
-        py: Python<'_>,
-        item: &Py<PyAny>,
-    ) -> PyResult<(u64, Option<Py<PyAny>>)> {
-        match &self.measure {
-            None => Ok((self.cost, None)),
-            Some(measure) => measure.bind(py).call1((item,))?.extract(),
-        }
+    /// What depends on the item.
+    pub(crate) fn measured(&self, py: Python<'_>, item: &Py<PyAny>) -> PyResult<Measured> {
+        let (cost, key, length) = match &self.measure {
+            None => (self.cost, None, self.length),
+            Some(measure) => measure.bind(py).call1((item,))?.extract()?,
+        };
+        Ok(Measured { cost, key, length })
     }
 }
 
 #[pymethods]
 impl Asks {
     #[new]
-    #[pyo3(signature = (*, own_timeout=false, timeout_ns=None, cost=1, measure=None, level=0,
+    #[pyo3(signature = (*, own_timeout=false, timeout_ns=None, cost=1, length=0, measure=None, level=0,
                         keeps_context=false))]
     fn new(
         own_timeout: bool,
         timeout_ns: Option<Nanos>,
         cost: u64,
+        length: u64,
         measure: Option<Py<PyAny>>,
         level: i32,
         keeps_context: bool,
@@ -102,6 +109,7 @@ impl Asks {
                 false => Timeout::Standing,
             },
             cost,
+            length,
             measure,
             level,
             keeps_context,

@@ -38,7 +38,8 @@ pub(crate) struct Engine(pub(crate) Arc<Shared>);
 impl Engine {
     #[new]
     #[pyo3(signature = (*, name, max_batch_size, wait_ns, max_queue, overflow, slots, executor,
-                        max_batch_cost=None, gather=true, timeout_ns=None, age_ns=0,
+                        max_batch_cost=None, padded_cost=false, look_ahead=0, length_window=0,
+                        gather=true, timeout_ns=None, age_ns=0,
                         batch_sizes=None, on_request=None, sample_rate=1.0, slow_ns=None,
                         steps=16))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
@@ -51,6 +52,9 @@ impl Engine {
         slots: Option<usize>,
         executor: &str,
         max_batch_cost: Option<u64>,
+        padded_cost: bool,
+        look_ahead: usize,
+        length_window: usize,
         gather: bool,
         timeout_ns: Option<Nanos>,
         age_ns: Nanos,
@@ -75,6 +79,10 @@ impl Engine {
         let limits = Limits {
             max_batch_size,
             max_batch_cost: max_batch_cost.unwrap_or(u64::MAX),
+            padded: padded_cost,
+            look_ahead,
+            length_window,
+            length_age: age_ns,
             wait: wait_ns,
             max_queue,
             overflow,
@@ -391,7 +399,8 @@ impl Engine {
     }
 
     /// Other numbers, all of them or none, from the next decision on. ValueError: one cannot be kept to.
-    #[pyo3(signature = (*, max_batch_size, wait_ns, max_queue, slots, max_batch_cost=None, timeout_ns=None,
+    #[pyo3(signature = (*, max_batch_size, wait_ns, max_queue, slots, max_batch_cost=None,
+                        look_ahead=0, length_window=0, timeout_ns=None,
                         age_ns=0,
                         sample_rate=1.0, slow_ns=None))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
@@ -403,6 +412,8 @@ impl Engine {
         max_queue: usize,
         slots: Option<usize>,
         max_batch_cost: Option<u64>,
+        look_ahead: usize,
+        length_window: usize,
         timeout_ns: Option<Nanos>,
         age_ns: Nanos,
         sample_rate: f64,
@@ -412,6 +423,9 @@ impl Engine {
         let limits = Limits {
             max_batch_size,
             max_batch_cost: max_batch_cost.unwrap_or(u64::MAX),
+            look_ahead,
+            length_window,
+            length_age: age_ns,
             wait: wait_ns,
             max_queue,
             slots: slots.unwrap_or(usize::MAX),

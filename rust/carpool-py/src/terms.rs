@@ -56,6 +56,8 @@ pub(crate) struct Asked {
     /// Later or sooner than its arrival, in the order of requests.
     pub(crate) urgency: i64,
     pub(crate) key: Option<Py<PyAny>>,
+    /// What is padded to the longest of a batch; 0 where nobody asks.
+    pub(crate) length: u64,
     /// The priority that `urgency` was made of.
     pub(crate) level: i32,
     /// The context of the caller, where it is to be kept.
@@ -69,6 +71,7 @@ impl Asked {
         cost: 1,
         urgency: 0,
         key: None,
+        length: 0,
         level: 0,
         context: None,
     };
@@ -84,6 +87,7 @@ impl Asked {
             cost,
             urgency,
             key,
+            length: 0,
             level: 0,
             context: None,
         }
@@ -112,6 +116,7 @@ impl Asked {
             cost: self.cost,
             key,
             deadline: self.deadline,
+            length: self.length,
         }
     }
 

@@ -9,7 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::asks::Asks;
+use crate::asks::{Asks, Measured};
 use crate::border::{Extra, Payload, PyBorder, Waiter};
 use crate::errors;
 use crate::guard::Inside;
@@ -40,13 +40,14 @@ pub(crate) enum AskedOfMany<'a> {
 }
 
 impl AskedOfMany<'_> {
-    /// The cost and the key of one.
-    fn of(&self, py: Python<'_>, item: &Py<PyAny>) -> PyResult<(u64, Option<Py<PyAny>>)> {
+    /// Cost, key and length of one.
+    fn of(&self, py: Python<'_>, item: &Py<PyAny>) -> PyResult<Measured> {
         match self {
-            Self::Alike(asked) => {
-                let key = asked.key.as_ref().map(|key| key.clone_ref(py));
-                Ok((asked.cost, key))
-            }
+            Self::Alike(asked) => Ok(Measured {
+                cost: asked.cost,
+                key: asked.key.as_ref().map(|key| key.clone_ref(py)),
+                length: asked.length,
+            }),
             Self::Measured(asks) => asks.measured(py, item),
         }
     }
@@ -75,7 +76,7 @@ fn listed(
     let most = shared.core.limits().max_batch_cost;
     let alone = refused.is_some();
     let of_one = |item: &Py<PyAny>| -> PyResult<_> {
-        let (cost, key) = asked.of(py, item)?;
+        let Measured { cost, key, length } = asked.of(py, item)?;
         if cost > most && alone {
             return Err(errors::refused(py, shared, Refusal::TooLarge, cost));
         }
@@ -83,14 +84,14 @@ fn listed(
             Some(key) => Some(shared.keys.of(key.bind(py), &shared.name)?),
             None => None,
         };
-        Ok((cost, key))
+        Ok((cost, key, length))
     };
     // The user's iterator runs before there is anything to undo.
     let given = items.try_iter()?.collect::<PyResult<Vec<_>>>()?;
     let mut all = Vec::with_capacity(given.len());
     for (place, item) in given.into_iter().enumerate() {
         let item = item.unbind();
-        let (cost, key) = match (of_one(&item), refused.as_mut()) {
+        let (cost, key, length) = match (of_one(&item), refused.as_mut()) {
             (Ok(one), _) => one,
             // An interrupt, or the end of the process, is nothing that one item is to blame for.
             (Err(error), Some(refused)) if error.is_instance_of::<PyException>(py) => {
@@ -103,6 +104,7 @@ fn listed(
         all.push(Item {
             cost,
             key: key.as_ref().map_or(0, |key| key.number()),
+            length,
             payload: Payload {
                 item,
                 owner: owner.clone_ref(py),

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::budget::{Budget, Load, Tally};
 use super::pending::Queued;
 use crate::clock::Nanos;
 use crate::limits::Limits;
@@ -46,26 +47,30 @@ pub(super) struct Lane<H> {
 
 pub(super) struct Group<H> {
     pub(super) lanes: Vec<Lane<H>>,
-    pub(super) len: usize,
-    pub(super) cost: u64,
+    /// What the queued ones cost, dead handles included.
+    pub(super) tally: Tally,
     pub(super) indexed: Option<Head>,
 }
 
 impl<H: Queued> Group<H> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(padded: bool) -> Self {
         Self {
             lanes: Vec::new(),
-            len: 0,
-            cost: 0,
+            tally: Tally::new(padded),
             indexed: None,
         }
+    }
+
+    /// Handles queued, dead ones included.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.tally.count()
     }
 
     pub(super) fn push(&mut self, item: H) {
         let terms = item.terms();
         let offset = terms.level();
-        self.cost = self.cost.saturating_add(terms.cost);
-        self.len += 1;
+        self.tally.add(terms.cost);
         let lane = match self.lanes.iter_mut().position(|lane| lane.offset == offset) {
             Some(at) => &mut self.lanes[at],
             None => {
@@ -77,6 +82,15 @@ impl<H: Queued> Group<H> {
             }
         };
         lane.queue.push_back(item);
+    }
+
+    /// The lane whose request goes first of those at these places.
+    pub(super) fn first_lane_from(&self, places: &[usize]) -> Option<usize> {
+        let lanes = self.lanes.iter().zip(places).enumerate();
+        let urgency = |(at, (lane, &place)): (usize, (&Lane<H>, &usize))| {
+            lane.queue.get(place).map(|item| (item.terms().urgency, at))
+        };
+        lanes.filter_map(urgency).min().map(|(_, at)| at)
     }
 
     /// The lane whose head goes first.
@@ -100,17 +114,47 @@ impl<H: Queued> Group<H> {
         let queue = &mut self.lanes[at].queue;
         while queue.back().is_some_and(|last| !last.is_live()) {
             let Some(last) = queue.pop_back() else { break };
-            self.len -= 1;
-            self.cost = self.cost.saturating_sub(last.terms().cost);
+            self.tally.remove(last.terms().cost);
             dropped(last);
         }
     }
 
     pub(super) fn pop(&mut self, lane: usize) -> Option<H> {
         let item = self.lanes[lane].queue.pop_front()?;
-        self.len -= 1;
-        self.cost = self.cost.saturating_sub(item.terms().cost);
+        self.tally.remove(item.terms().cost);
         Some(item)
+    }
+
+    pub(super) fn front(&self, lane: usize) -> Option<&H> {
+        self.lanes[lane].queue.front()
+    }
+
+    pub(super) fn at(&self, lane: usize, place: usize) -> Option<&H> {
+        self.lanes[lane].queue.get(place)
+    }
+
+    /// Takes one out from between the others, which keep their order.
+    pub(super) fn remove(&mut self, lane: usize, place: usize) -> Option<H> {
+        let item = self.lanes[lane].queue.remove(place)?;
+        self.tally.remove(item.terms().cost);
+        Some(item)
+    }
+
+    /// The places of the first live requests of a lane, no more than `most`, as far as none of another lane
+    /// comes before them.
+    pub(super) fn run(&self, lane: usize, most: usize) -> Vec<usize> {
+        let others = self.lanes.iter().enumerate();
+        let first = |(at, other): (usize, &Lane<H>)| {
+            let head = other.queue.front()?;
+            (at != lane).then(|| (head.terms().urgency, at))
+        };
+        let next = others.filter_map(first).min();
+        let own = self.lanes[lane].queue.iter().enumerate();
+        own.take_while(|(_, item)| next.is_none_or(|next| (item.terms().urgency, lane) < next))
+            .filter(|(_, item)| item.is_live())
+            .map(|(place, _)| place)
+            .take(most)
+            .collect()
     }
 
     /// Drops dead heads; afterwards every lane begins with a live request or is empty.
@@ -137,7 +181,7 @@ impl<H: Queued> Group<H> {
             .urgency;
         let heads = self.lanes.iter().filter_map(|lane| lane.queue.front());
         let arrival = heads.map(|head| head.terms().arrival).min()?;
-        let full = self.len >= limits.max_batch_size || self.cost >= limits.max_batch_cost;
+        let full = self.is_full(limits);
         Some(Head {
             urgency,
             arrival,
@@ -145,19 +189,25 @@ impl<H: Queued> Group<H> {
         })
     }
 
-    /// Count and cost of the live requests, no further than `enough` of them.
-    pub(super) fn live(&self, enough: usize) -> (usize, u64) {
-        let (mut count, mut cost) = (0, 0_u64);
+    /// Whether it looks as if a batch were full, by number or by cost.
+    #[inline]
+    pub(super) fn is_full(&self, limits: &Limits) -> bool {
+        let cost = Budget::of(limits).total(&self.tally.load());
+        self.len() >= limits.max_batch_size || cost >= limits.max_batch_cost
+    }
+
+    /// What the live requests cost, no further than `enough` of them.
+    pub(super) fn live(&self, enough: usize) -> Load {
+        let mut load = Load::default();
         for item in self.lanes.iter().flat_map(|lane| &lane.queue) {
-            if count == enough {
+            if load.count == enough {
                 break;
             }
             if item.is_live() {
-                count += 1;
-                cost = cost.saturating_add(item.terms().cost);
+                load = load.with(item.terms().cost);
             }
         }
-        (count, cost)
+        load
     }
 }
 
@@ -166,19 +216,21 @@ impl<H: Queued> Group<H> {
 pub(super) struct Groups<H> {
     plain: Group<H>,
     keyed: HashMap<u64, Group<H>, BuildHasherDefault<Mix>>,
+    padded: bool,
 }
 
 impl<H: Queued> Groups<H> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(padded: bool) -> Self {
         Self {
-            plain: Group::new(),
+            plain: Group::new(padded),
             keyed: HashMap::default(),
+            padded,
         }
     }
 
     /// How many hold a handle.
     pub(super) fn len(&self) -> usize {
-        self.keyed.len() + usize::from(self.plain.len > 0)
+        self.keyed.len() + usize::from(self.plain.len() > 0)
     }
 
     #[inline]
@@ -202,7 +254,11 @@ impl<H: Queued> Groups<H> {
     pub(super) fn of(&mut self, key: u64) -> &mut Group<H> {
         match key {
             0 => &mut self.plain,
-            key => self.keyed.entry(key).or_insert_with(Group::new),
+            key => {
+                let padded = self.padded;
+                let entry = self.keyed.entry(key);
+                entry.or_insert_with(|| Group::new(padded))
+            }
         }
     }
 
@@ -219,7 +275,7 @@ impl<H: Queued> Groups<H> {
 
     /// Takes everything out.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = H> {
-        let plain = std::mem::replace(&mut self.plain, Group::new());
+        let plain = std::mem::replace(&mut self.plain, Group::new(self.padded));
         let groups = self.keyed.drain().map(|(_, group)| group).chain([plain]);
         groups.flat_map(|group| group.lanes.into_iter().flat_map(|lane| lane.queue))
     }

@@ -4,6 +4,7 @@
 //! or meets a full queue, a close. Nothing of the border runs under the lock: wakes and dropped
 //! handles are collected in an [`Outbox`] and let go after unlocking.
 
+pub mod budget;
 mod callers;
 mod change;
 mod company;
@@ -15,7 +16,9 @@ mod overflow;
 pub mod pending;
 pub mod policy;
 mod ranks;
+pub mod similar;
 pub mod sizes;
+mod taking;
 mod waiting;
 mod windows;
 
@@ -455,7 +458,7 @@ impl<B: Border> State<B> {
         let mut requests = Vec::with_capacity(size.min(self.pending.len()));
         let (mut cost, mut oldest) = (0, now);
         let (counters, deadlines) = (&mut self.counters, &mut self.deadlines);
-        let misfit = self.pending.take(key, size, |handle| {
+        let misfit = self.pending.take(key, size, now, |handle| {
             let terms = handle.terms;
             deadlines.forget(&handle);
             match Claimed::claim(handle) {

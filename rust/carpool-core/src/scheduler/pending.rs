@@ -11,9 +11,11 @@
 
 use std::collections::BTreeSet;
 
+use super::budget::{Budget, Load};
 use super::group::Groups;
 use super::policy::View;
 use super::ranks::Ranks;
+use super::taking;
 use crate::clock::Nanos;
 use crate::limits::{Limits, Overflow};
 use crate::request::Terms;
@@ -44,7 +46,7 @@ impl<H: Queued + Clone> Pending<H> {
     /// Nothing pending.
     pub fn new(limits: Limits) -> Self {
         Self {
-            groups: Groups::new(),
+            groups: Groups::new(limits.padded),
             by_urgency: BTreeSet::new(),
             by_arrival: BTreeSet::new(),
             full: BTreeSet::new(),
@@ -92,11 +94,7 @@ impl<H: Queued + Clone> Pending<H> {
         // Only a new head or a group that becomes full changes an index.
         let stale = match group.indexed {
             None => true,
-            Some(head) => {
-                let newest = group.len >= self.limits.max_batch_size
-                    || group.cost >= self.limits.max_batch_cost;
-                head.full != newest || group.lanes.len() > 1
-            }
+            Some(head) => head.full != group.is_full(&self.limits) || group.lanes.len() > 1,
         };
         if stale {
             self.index(key);
@@ -110,7 +108,7 @@ impl<H: Queued + Clone> Pending<H> {
         };
         let (before, now) = (group.indexed, group.head(&self.limits));
         group.indexed = now;
-        let empty = group.len == 0;
+        let empty = group.len() == 0;
         if before != now {
             if let Some(head) = before {
                 self.by_urgency.remove(&(head.urgency, key));
@@ -145,7 +143,7 @@ impl<H: Queued + Clone> Pending<H> {
         let Some(group) = self.groups.get_mut(key) else {
             return false;
         };
-        let before = (group.len, group.indexed);
+        let before = (group.len(), group.indexed);
         let dropped = garbage.len();
         group.prune(garbage);
         if let Some(ranks) = &mut self.ranks {
@@ -153,8 +151,8 @@ impl<H: Queued + Clone> Pending<H> {
                 .iter()
                 .for_each(|item| ranks.remove(item));
         }
-        self.len -= before.0 - group.len;
-        if before.0 == group.len {
+        self.len -= before.0 - group.len();
+        if before.0 == group.len() {
             return false;
         }
         self.index(key);
@@ -197,14 +195,14 @@ impl<H: Queued + Clone> Pending<H> {
         let Some(head) = group.indexed else {
             return View::default();
         };
-        let (count, cost) = if some_dead {
+        let load = if some_dead {
             group.live(size)
         } else {
-            (group.len, group.cost)
+            group.tally.load()
         };
         View {
-            count,
-            cost,
+            count: load.count,
+            cost: Budget::of(&self.limits).total(&load),
             oldest: Some(head.arrival),
             flushed: false,
             draining: false,
@@ -219,7 +217,8 @@ impl<H: Queued + Clone> Pending<H> {
     }
 
     /// Whether the request that `is_it` knows leaves with the next `size` of the group of `key`, as far
-    /// as they fit the cost. Where a group has several priorities only its head is sure to.
+    /// as they fit the cost. Where a group has several priorities, or those of similar length leave together, only its
+    /// head is sure to.
     pub fn among_first(&self, key: u64, size: usize, is_it: impl Fn(&H) -> bool) -> bool {
         let Some(group) = self.groups.get(key) else {
             return false;
@@ -227,14 +226,16 @@ impl<H: Queued + Clone> Pending<H> {
         let Some(first) = group.first_lane() else {
             return false;
         };
-        let sure = if group.lanes.len() == 1 { size } else { 1 };
+        let in_order = group.lanes.len() == 1 && self.limits.length_window == 0;
+        let sure = if in_order { size } else { 1 };
         let queue = group.lanes[first].queue.iter();
-        let mut cost = 0_u64;
-        for (at, item) in queue.filter(|item| item.is_live()).take(sure).enumerate() {
-            cost = cost.saturating_add(item.terms().cost);
-            if at > 0 && cost > self.limits.max_batch_cost {
+        let (budget, mut load) = (Budget::of(&self.limits), Load::default());
+        for item in queue.filter(|item| item.is_live()).take(sure) {
+            let cost = item.terms().cost;
+            if !budget.fits(&load, cost) {
                 return false;
             }
+            load = load.with(cost);
             if is_it(item) {
                 return true;
             }
@@ -246,12 +247,19 @@ impl<H: Queued + Clone> Pending<H> {
     pub fn only_looks_full(&self, key: u64, live: usize) -> bool {
         self.groups
             .get(key)
-            .is_some_and(|group| group.indexed.is_some_and(|head| head.full) && live < group.len)
+            .is_some_and(|group| group.indexed.is_some_and(|head| head.full) && live < group.len())
     }
 
-    /// Takes up to `size` requests of the group of `key` that `claim` accepts, most urgent first, as
-    /// long as they fit the cost; the first that does not fit stays the head. True when one did not.
-    pub fn take(&mut self, key: u64, size: usize, mut claim: impl FnMut(H) -> bool) -> bool {
+    /// Takes up to `size` requests of the group of `key` that `claim` accepts, most urgent first, as long as they fit
+    /// the cost; the first that does not fit stays the head. The limits may ask to look further, and for
+    /// those of similar length. True when there could have been more, had they cost less.
+    pub fn take(
+        &mut self,
+        key: u64,
+        size: usize,
+        now: Nanos,
+        mut claim: impl FnMut(H) -> bool,
+    ) -> bool {
         let Some(group) = self.groups.get_mut(key) else {
             return false;
         };
@@ -262,29 +270,9 @@ impl<H: Queued + Clone> Pending<H> {
             }
             claim(item)
         };
-        let (before, mut taken, mut cost) = (group.len, 0, 0_u64);
-        let mut misfit = false;
-        while taken < size {
-            let Some(lane) = group.first_lane() else {
-                break;
-            };
-            let head = group.lanes[lane].queue.front();
-            let next = head.map_or(0, |head| head.terms().cost);
-            if taken > 0 && cost.saturating_add(next) > self.limits.max_batch_cost {
-                if head.is_some_and(|head| !head.is_live()) {
-                    // What ended while it was queued takes up no budget.
-                    group.pop(lane).map(&mut claim);
-                    continue;
-                }
-                misfit = true;
-                break;
-            }
-            if group.pop(lane).is_some_and(&mut claim) {
-                taken += 1;
-                cost = cost.saturating_add(next);
-            }
-        }
-        self.len -= before - group.len;
+        let before = group.len();
+        let misfit = taking::take(group, &self.limits, size, now, &mut claim);
+        self.len -= before - group.len();
         self.index(key);
         misfit
     }
@@ -301,7 +289,7 @@ impl<H: Queued + Clone> Pending<H> {
         let Some(group) = self.groups.get_mut(terms.key) else {
             return 0;
         };
-        let before = group.len;
+        let before = group.len();
         let ranks = &mut self.ranks;
         group.trim(terms, |item| {
             if let Some(ranks) = ranks {
@@ -309,7 +297,7 @@ impl<H: Queued + Clone> Pending<H> {
             }
             garbage.push(item);
         });
-        let dropped = before - group.len;
+        let dropped = before - group.len();
         self.len -= dropped;
         self.index(terms.key);
         dropped
@@ -327,13 +315,12 @@ impl<H: Queued + Clone> Pending<H> {
         let Some(group) = self.groups.get_mut(key) else {
             return;
         };
-        let before = group.len;
+        let before = group.len();
         for lane in 0..group.lanes.len() {
             for _ in 0..group.lanes[lane].queue.len() {
                 let Some(item) = group.pop(lane) else { break };
                 if item.is_live() {
-                    group.len += 1;
-                    group.cost = group.cost.saturating_add(item.terms().cost);
+                    group.tally.add(item.terms().cost);
                     group.lanes[lane].queue.push_back(item);
                 } else {
                     if let Some(ranks) = &mut self.ranks {
@@ -343,7 +330,7 @@ impl<H: Queued + Clone> Pending<H> {
                 }
             }
         }
-        self.len -= before - group.len;
+        self.len -= before - group.len();
         if group.lanes.len() > 1 {
             group.lanes.retain(|lane| !lane.queue.is_empty());
         }

@@ -87,7 +87,7 @@ pub enum Decision {
     Wait {
         /// When that changes by itself.
         until: Option<Nanos>,
-        /// How many pending requests change it.
+        /// How many pending requests change it, or may.
         count: usize,
         /// How much pending cost changes it.
         cost: u64,
@@ -125,6 +125,8 @@ pub fn decide(
         };
     };
     let due = oldest.saturating_add(limits.wait);
+    // Where costs are padded a single request can use up the budget for all: whichever comes is looked at.
+    let enough = |count| if limits.padded { 1 } else { count };
     if view.count >= size {
         Decision::Leave(Reason::Full)
     } else if view.cost >= limits.max_batch_cost {
@@ -137,7 +139,7 @@ pub fn decide(
             }
             Some(gather) => Decision::Wait {
                 until: Some(gather.until),
-                count: gather.company.min(size),
+                count: enough(gather.company.min(size)),
                 cost: limits.max_batch_cost,
             },
         }
@@ -150,7 +152,7 @@ pub fn decide(
     } else {
         Decision::Wait {
             until: Some(due),
-            count: size,
+            count: enough(size),
             cost: limits.max_batch_cost,
         }
     }
@@ -169,6 +171,10 @@ mod tests {
         slots: 1,
         steps: 1,
         gather: true,
+        padded: false,
+        look_ahead: 0,
+        length_window: 0,
+        length_age: 0,
     };
 
     fn view(count: usize, cost: u64, oldest: Nanos) -> View {
@@ -356,6 +362,18 @@ mod tests {
                 8,
                 1,
                 wait(Some(15), 4, 100),
+            ),
+            (
+                "padded, any may use up the budget",
+                Limits {
+                    padded: true,
+                    ..LIMITS
+                },
+                4,
+                view(2, 60, 5),
+                6,
+                1,
+                wait(Some(15), 1, 100),
             ),
             ("flushed", LIMITS, 4, flushed, 6, 1, leave(Reason::Flush)),
             ("draining", LIMITS, 4, draining, 6, 1, leave(Reason::Close)),

@@ -75,6 +75,7 @@ impl<B: Border> State<B> {
                 cost: item.cost,
                 key: item.key,
                 deadline: terms.deadline,
+                length: item.length,
             };
             let who = Who::Many(window.clone());
             let (request, listed) = Handle::pair(|| Request::new(item.payload, who, terms, false));

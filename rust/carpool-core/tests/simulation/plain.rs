@@ -5,6 +5,8 @@ use carpool_core::request::Terms;
 use carpool_core::{Learning, Limits, Overflow, Reason, Refusal, Snapshot, Ticket};
 
 use super::border::Sim;
+use super::plainly::{self, Waiting, total};
+use super::setting::chooses;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -46,6 +48,8 @@ pub struct Plain {
     /// In order of submission; the number of a request is its place.
     pub all: Vec<Entry>,
     pub rejected: u64,
+    /// Others may leave than those that stand first.
+    chooses: bool,
     /// Of those the ones that gave way at a full queue.
     pub gave_way: u64,
     pub phase: Phase,
@@ -64,6 +68,7 @@ impl Plain {
             learning,
             all: Vec::new(),
             rejected: 0,
+            chooses: chooses(&limits),
             gave_way: 0,
             phase: Phase::Open,
             flushed: None,
@@ -185,7 +190,8 @@ impl Plain {
     /// Why a batch of `key` is due, the first reason that holds; the free slot is another matter.
     pub fn due(&self, key: u64, size: usize, now: u64) -> Option<Reason> {
         let oldest = self.group(key).map(|terms| terms.arrival).min()?;
-        let cost: u64 = self.group(key).map(|terms| terms.cost).sum();
+        let costs: Vec<_> = self.group(key).map(|terms| terms.cost).collect();
+        let cost = total(&self.limits, &costs);
         let rules = [
             (self.group(key).count() >= self.room(size), Reason::Full),
             (cost >= self.limits.max_batch_cost, Reason::Cost),
@@ -235,7 +241,8 @@ impl Plain {
             assert_eq!(terms.key, key, "two keys in {ids:?}");
         }
         assert!(ids.len() <= self.room(size), "{} of {size}", ids.len());
-        let cost: u64 = ids.iter().map(|&id| terms(id).cost).sum();
+        let costs: Vec<_> = ids.iter().map(|&id| terms(id).cost).collect();
+        let cost = total(&self.limits, &costs);
         let budget = self.limits.max_batch_cost;
         // What was let in under a larger budget leaves alone.
         assert!(
@@ -243,7 +250,23 @@ impl Plain {
             "cost {cost} over {budget}"
         );
 
-        // First come, first served within a priority; the most urgent first over them.
+        if self.chooses {
+            self.check_choice(ids, size, reason, now);
+        } else {
+            self.check_order(ids, key);
+            self.check_timing(ids, size, reason, now);
+        }
+        for &id in ids {
+            self.all[id].state = State::InFlight { gone: false };
+        }
+        self.running += 1;
+        self.batches += 1;
+        self.sealed += ids.len() as u64;
+    }
+
+    /// First come, first served within a priority; the most urgent first over them.
+    fn check_order(&self, ids: &[usize], key: u64) {
+        let terms = |id: usize| self.all[id].terms;
         let urgencies: Vec<_> = ids.iter().map(|&id| terms(id).urgency).collect();
         assert!(urgencies.is_sorted(), "{ids:?}: {urgencies:?}");
         let level = |id: usize| terms(id).urgency.wrapping_sub(terms(id).arrival);
@@ -258,21 +281,30 @@ impl Plain {
                 .any(|&taken| level(taken) == level(id) && taken > id);
             assert!(!overtaken, "{id} was overtaken within its priority");
         }
-
-        self.check_timing(ids, size, reason, now);
-        for &id in ids {
-            self.all[id].state = State::InFlight { gone: false };
-        }
-        self.running += 1;
-        self.batches += 1;
-        self.sealed += ids.len() as u64;
     }
 
-    /// Never early, the right group, as much as fits, the right reason.
-    fn check_timing(&self, ids: &[usize], size: usize, reason: Reason, now: u64) {
-        let terms = |id: usize| self.all[id].terms;
-        let (key, budget) = (terms(ids[0]).key, self.limits.max_batch_cost);
-        let cost: u64 = ids.iter().map(|&id| terms(id).cost).sum();
+    /// Never early, exactly those that the plain list says, the right reason.
+    fn check_choice(&self, ids: &[usize], size: usize, reason: Reason, now: u64) {
+        let key = self.all[ids[0]].terms.key;
+        let due = self.check_due(key, size, now);
+        let waiting: Vec<_> = self
+            .with(|state| state == State::Pending)
+            .map(|id| (id, self.all[id].terms))
+            .filter(|(_, terms)| terms.key == key)
+            .map(|(id, terms)| Waiting {
+                id,
+                terms,
+                refuses: false,
+            })
+            .collect();
+        let expected = plainly::take(&self.limits, &waiting, self.room(size), now);
+        assert_eq!(ids, expected.ids);
+        let expected = if expected.misfit { Reason::Cost } else { due };
+        assert_eq!(reason, expected);
+    }
+
+    /// Never early, and none that is more urgent is due; why it is.
+    fn check_due(&self, key: u64, size: usize, now: u64) -> Reason {
         let due = self
             .due(key, size, now)
             .expect("a batch left before it was due");
@@ -281,11 +313,20 @@ impl Plain {
             let earlier = self.due(other, size, now).is_some() && head(other) < head(key);
             assert!(!earlier, "{key} before the more urgent {other}");
         }
+        due
+    }
 
+    /// Never early, the right group, as much as fits, the right reason.
+    fn check_timing(&self, ids: &[usize], size: usize, reason: Reason, now: u64) {
+        let terms = |id: usize| self.all[id].terms;
+        let (key, budget) = (terms(ids[0]).key, self.limits.max_batch_cost);
+        let due = self.check_due(key, size, now);
+        let costs: Vec<_> = ids.iter().map(|&id| terms(id).cost).collect();
+        let with = |id: usize| total(&self.limits, &[&costs[..], &[terms(id).cost]].concat());
         let first = self.left(key, ids).map(|id| terms(id).urgency).min();
         let misfit = self
             .left(key, ids)
-            .any(|id| Some(terms(id).urgency) == first && cost + terms(id).cost > budget);
+            .any(|id| Some(terms(id).urgency) == first && with(id) > budget);
         let whole = ids.len() == self.room(size);
         // Of an allowed size, what it has learned may have held the rest back.
         let allowed = self.sizes().contains(&ids.len());

@@ -25,6 +25,11 @@ pub struct Setting {
     pub steps: usize,
 }
 
+/// Whether other requests may leave than those that stand first.
+pub fn chooses(limits: &Limits) -> bool {
+    limits.look_ahead > 0 || limits.length_window > 0
+}
+
 impl Setting {
     pub fn roll(dice: &mut Dice) -> Self {
         let max_batch_size = 1 + dice.below(6);
@@ -32,6 +37,10 @@ impl Setting {
         let limits = Limits {
             max_batch_size,
             max_batch_cost: dice.pick(&[u64::MAX, u64::MAX, 8, 15]),
+            padded: dice.one_in(3),
+            look_ahead: dice.pick(&[0, 0, 0, 1, 3, usize::MAX]),
+            length_window: dice.pick(&[0, 0, 0, 1, 3]),
+            length_age: dice.pick(&[0, 10, 50, u64::MAX]),
             wait: dice.pick(&[0, 0, 5, 20, 60, u64::MAX]),
             max_queue: dice.pick(&[1, 2, 5, 12, 1000]),
             overflow: dice.pick(&[Overflow::Raise, Overflow::Wait, Overflow::Shed]),
@@ -63,7 +72,11 @@ impl Setting {
                 usize::MAX
             },
             keys,
-            levels: dice.pick(&[1, 1, 3]),
+            // Who leaves is known exactly only where no two stand equally.
+            levels: match chooses(&limits) {
+                true => 1,
+                false => dice.pick(&[1, 1, 3]),
+            },
             deadlines: dice.one_in(4),
             cancels: !dice.one_in(3),
             callers,
@@ -85,6 +98,15 @@ impl Setting {
             wait: dice.pick(&[0, 5, 20, 60, u64::MAX]),
             max_queue: dice.pick(&[1, 2, 5, 12, 1000]),
             slots: dice.pick(&[1, 2, 3, usize::MAX]),
+            look_ahead: match chooses(&now) {
+                true => dice.pick(&[0, 1, 3]),
+                false => now.look_ahead,
+            },
+            length_window: match chooses(&now) {
+                true => dice.pick(&[0, 1, 3]),
+                false => now.length_window,
+            },
+            length_age: dice.pick(&[0, 10, 50, u64::MAX]),
             ..now
         };
         if dice.one_in(2) {

@@ -136,6 +136,7 @@ impl World {
                 true => now + self.dice.below(40) as u64,
                 false => u64::MAX,
             },
+            length: self.dice.below(30) as u64,
         };
         let (bell, waker) = bell();
         let waiter = Waiter {

@@ -1,0 +1,185 @@
+//! What requests cost together, and whether one more fits.
+//!
+//! Plainly the sum of their costs; padded, as many times the largest as there are requests: what a batch costs
+//! whose rows are padded to the longest.
+
+use std::collections::BTreeMap;
+
+use crate::limits::Limits;
+
+/// How costs are added up, and how much they may come to.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    most: u64,
+    padded: bool,
+}
+
+/// The costs of some requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// How many.
+    pub count: usize,
+    /// All together.
+    pub sum: u64,
+    /// The largest.
+    pub largest: u64,
+}
+
+impl Load {
+    /// With one more that costs `cost`.
+    #[inline]
+    pub fn with(self, cost: u64) -> Self {
+        Self {
+            count: self.count + 1,
+            sum: self.sum.saturating_add(cost),
+            largest: self.largest.max(cost),
+        }
+    }
+}
+
+impl Budget {
+    /// Of these limits.
+    #[inline]
+    pub fn of(limits: &Limits) -> Self {
+        Self {
+            most: limits.max_batch_cost,
+            padded: limits.padded,
+        }
+    }
+
+    /// What it comes to.
+    #[inline]
+    pub fn total(&self, load: &Load) -> u64 {
+        if self.padded {
+            (load.count as u64).saturating_mul(load.largest)
+        } else {
+            load.sum
+        }
+    }
+
+    /// Whether they fit together.
+    #[inline]
+    pub fn allows(&self, load: &Load) -> bool {
+        self.total(load) <= self.most
+    }
+
+    /// Whether a request that costs `cost` fits as well. Alone each does: what is too large was refused.
+    #[inline]
+    pub fn fits(&self, load: &Load, cost: u64) -> bool {
+        load.count == 0 || self.allows(&load.with(cost))
+    }
+}
+
+/// The costs of what is queued: requests come and go.
+pub(super) struct Tally {
+    count: usize,
+    sum: u64,
+    /// How often each cost is there; where costs are padded.
+    costs: Option<BTreeMap<u64, usize>>,
+}
+
+impl Tally {
+    pub(super) fn new(padded: bool) -> Self {
+        Self {
+            count: 0,
+            sum: 0,
+            costs: padded.then(BTreeMap::new),
+        }
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, cost: u64) {
+        self.count += 1;
+        self.sum = self.sum.saturating_add(cost);
+        if let Some(costs) = &mut self.costs {
+            *costs.entry(cost).or_default() += 1;
+        }
+    }
+
+    #[inline]
+    pub(super) fn remove(&mut self, cost: u64) {
+        self.count -= 1;
+        self.sum = self.sum.saturating_sub(cost);
+        if let Some(costs) = &mut self.costs {
+            if let Some(n) = costs.get_mut(&cost) {
+                *n -= 1;
+                if *n == 0 {
+                    costs.remove(&cost);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    #[inline]
+    pub(super) fn load(&self) -> Load {
+        let largest = self.costs.as_ref().and_then(|costs| costs.last_key_value());
+        Load {
+            count: self.count,
+            sum: self.sum,
+            largest: largest.map_or(0, |(&cost, _)| cost),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(costs: &[u64]) -> Load {
+        costs
+            .iter()
+            .fold(Load::default(), |load, &cost| load.with(cost))
+    }
+
+    #[test]
+    fn what_fits() {
+        let rows: [(&str, bool, &[u64], u64, bool); 12] = [
+            ("alone, whatever it costs", false, &[], 99, true),
+            ("alone, padded", true, &[], 99, true),
+            ("up to the budget", false, &[4, 3], 3, true),
+            ("beyond it", false, &[4, 3], 4, false),
+            ("nothing more, for nothing", false, &[10], 0, true),
+            ("padded: twice the largest", true, &[5], 5, true),
+            ("padded: as many times the largest", true, &[5], 1, true),
+            ("padded: one more makes all larger", true, &[2, 2], 4, false),
+            ("padded: three of three", true, &[3, 3], 3, true),
+            ("padded: four of three", true, &[3, 3, 3], 1, false),
+            (
+                "padded: of nothing any number",
+                true,
+                &[0, 0, 0, 0],
+                0,
+                true,
+            ),
+            ("no overflow", true, &[u64::MAX, 1], u64::MAX, false),
+        ];
+        for (what, padded, before, cost, expected) in rows {
+            let budget = Budget { most: 10, padded };
+            assert_eq!(budget.fits(&load(before), cost), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_tally_forgets_what_has_gone() {
+        for padded in [false, true] {
+            let mut tally = Tally::new(padded);
+            for cost in [3, 9, 9, 1] {
+                tally.add(cost);
+            }
+            for (gone, left) in [(9, &[3, 9, 1][..]), (9, &[3, 1]), (1, &[3]), (3, &[])] {
+                tally.remove(gone);
+                let expected = Load {
+                    largest: if padded { load(left).largest } else { 0 },
+                    ..load(left)
+                };
+                assert_eq!(tally.load(), expected);
+                assert_eq!(tally.count(), left.len());
+            }
+        }
+    }
+}
