@@ -1,5 +1,7 @@
 //! A batch: closed for ever when sealed, answered exactly once per request.
 
+mod again;
+
 use std::task::Waker;
 
 #[cfg(doc)]
@@ -58,6 +60,8 @@ pub struct Batch<B: Border> {
     started: Nanos,
     /// The id of the first request.
     first: RequestId,
+    /// How far each is from the first, where some between them were left out.
+    places: Option<Vec<usize>>,
     /// Until the last answer is stored.
     lease: Option<Lease>,
 }
@@ -90,6 +94,7 @@ impl<B: Border> Batch<B> {
                 batch: number,
                 index: 0,
             },
+            places: None,
             lease: Some(Lease::new(at, load)),
         }
     }
@@ -105,6 +110,8 @@ impl<B: Border> Batch<B> {
         // None are left where all were answered in one step.
         let requests = self.requests.split_off(at.min(self.requests.len()));
         let answered = self.answered.split_off(at);
+        let places = self.places.as_mut().map(|places| places.split_off(at));
+        let distance = if places.is_some() { 0 } else { at };
         let left = answered.iter().filter(|&&answered| !answered).count();
         self.left -= left;
         // A part without an open request has ended, and holds nothing.
@@ -123,9 +130,10 @@ impl<B: Border> Batch<B> {
             sealed: self.sealed,
             started: self.started,
             first: RequestId {
-                index: self.first.index + at,
+                index: self.first.index + distance,
                 ..self.first
             },
+            places,
             lease,
         };
         for part in [self, &mut rest] {
@@ -214,8 +222,9 @@ impl<B: Border> Batch<B> {
 
     /// The id of request `index`: the same whatever parts the batch was split into.
     pub fn id(&self, index: usize) -> RequestId {
+        let place = self.places.as_ref().map_or(index, |places| places[index]);
         RequestId {
-            index: self.first.index + index,
+            index: self.first.index + place,
             ..self.first
         }
     }

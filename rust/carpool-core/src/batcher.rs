@@ -62,7 +62,10 @@ impl<B: Border> Batcher<B> {
 
     /// What it keeps to now.
     pub fn limits(&self) -> Limits {
-        self.shared.locked(|state, _| state.limits)
+        self.shared.locked(|state, _| Limits {
+            max_batch_size: state.asked_size,
+            ..state.limits
+        })
     }
 
     /// Keeps to other limits from the next decision on: all of them or, where one cannot be kept or is settled for
@@ -81,7 +84,7 @@ impl<B: Border> Batcher<B> {
         })
     }
 
-    /// Most requests in one batch, as far as known without the scheduler's lock.
+    /// Most requests in one batch, no more than its handler has memory for (see [`Batch::was_too_large`](crate::Batch::was_too_large)), as far as known without the scheduler's lock.
     #[inline]
     pub fn max_batch_size(&self) -> usize {
         self.shared.posted.max_batch_size()

@@ -11,7 +11,8 @@ use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// before the last share ends; and shares end under the scheduler's lock.
 pub(crate) struct Lease {
     sealed: Nanos,
-    load: Load,
+    /// Of a batch that runs once.
+    load: Option<Load>,
     /// How many shares there are; made by the first split.
     shares: Option<Arc<AtomicUsize>>,
 }
@@ -21,7 +22,7 @@ impl Lease {
     pub(crate) fn new(sealed: Nanos, load: Load) -> Self {
         Self {
             sealed,
-            load,
+            load: Some(load),
             shares: None,
         }
     }
@@ -39,6 +40,11 @@ impl Lease {
         }
     }
 
+    /// Its batch runs once more: how long it took says nothing of its size.
+    pub(crate) fn runs_again(&mut self) {
+        self.load = None;
+    }
+
     /// Ends this share, under the scheduler's lock: what there is to know of the batch, if it was the last.
     pub(crate) fn end(self) -> Option<Ended> {
         let whole = self.shares.is_none();
@@ -47,7 +53,7 @@ impl Lease {
             .is_none_or(|shares| shares.fetch_sub(1, Relaxed) == 1);
         last.then_some(Ended {
             sealed: self.sealed,
-            load: whole.then_some(self.load),
+            load: self.load.filter(|_| whole),
         })
     }
 }
@@ -56,6 +62,6 @@ impl Lease {
 pub(crate) struct Ended {
     /// When it was sealed.
     pub(crate) sealed: Nanos,
-    /// What it brought to its handler; not of one that was split, which ran more than once.
+    /// What it brought to its handler; not of one that ran more than once, whole or in parts.
     pub(crate) load: Option<Load>,
 }

@@ -17,10 +17,26 @@ impl<B: Border> State<B> {
             self.free_slots,
             self.slots_over,
         );
-        self.pending.keep_to(limits);
+        self.asked_size = limits.max_batch_size;
         self.limits = limits;
         shared.admission.change(limits.max_queue);
-        shared.posted.post(&limits);
+        self.keep_to_cap(shared);
+    }
+
+    /// The largest batch is as large as was asked for, as far as the handler has memory for it.
+    pub(crate) fn keep_to_cap(&mut self, shared: &Shared<B>) {
+        let fits = self.cap.of(self.asked_size);
+        self.limits.max_batch_size = shared.learning.at_most(fits);
+        self.pending.keep_to(self.limits);
+        shared.posted.post(&self.limits);
+    }
+
+    /// The handler ran out of memory with `size` requests; to be settled after. How many there are in a batch
+    /// from now on.
+    pub(crate) fn was_too_large(&mut self, shared: &Shared<B>, size: usize) -> usize {
+        self.cap.failed(size);
+        self.keep_to_cap(shared);
+        self.limits.max_batch_size
     }
 
     /// A batch has ended. Where slots were taken away meanwhile, its own is one of them.

@@ -35,6 +35,16 @@ impl Learning {
         })
     }
 
+    /// The largest batch of no more than `most` requests: an allowed size, though none be as small.
+    pub(crate) fn at_most(&self, most: usize) -> usize {
+        let Some(sizes) = &self.sizes else {
+            return most;
+        };
+        let all = sizes.all();
+        let fitting = all.iter().copied().filter(|&size| size <= most);
+        fitting.max().unwrap_or(all[0])
+    }
+
     /// As many rows as a handler sees of `n` requests.
     #[inline]
     pub(crate) fn padded(&self, n: usize) -> usize {

@@ -6,6 +6,7 @@
 
 pub mod budget;
 mod callers;
+mod cap;
 mod change;
 mod company;
 pub mod curve;
@@ -42,6 +43,7 @@ use crate::sync::atomic::{
 };
 use crate::watch::Watch;
 use callers::Keeper;
+use cap::Cap;
 pub(crate) use company::Company;
 use deadlines::Deadlines;
 use learned::{Learned, Learning};
@@ -110,7 +112,10 @@ pub(crate) struct State<B: Border> {
     pub(crate) slots: Waiting,
     /// The caller that keeps the time for batches run by their callers, while it does.
     keeper: Option<Keeper<B>>,
+    /// Those asked for, but for the size of a batch, which is no larger than `cap` says.
     pub(crate) limits: Limits,
+    pub(crate) asked_size: usize,
+    cap: Cap,
     pub(crate) free_slots: usize,
     /// Slots in use beyond the limit, which was lowered meanwhile.
     slots_over: usize,
@@ -184,6 +189,8 @@ impl<B: Border> Shared<B> {
                 slots: Waiting::default(),
                 keeper: None,
                 limits,
+                asked_size: limits.max_batch_size,
+                cap: Cap::default(),
                 free_slots: limits.slots,
                 slots_over: 0,
                 flushed: None,
@@ -488,6 +495,12 @@ impl<B: Border> State<B> {
             let gathered = reason == Reason::Gather;
             self.company.sealed(requests.len(), key, gathered);
             shared.leave_queue(requests.len(), cost);
+            if self
+                .cap
+                .leaves(requests.len(), self.limits.max_batch_size, self.asked_size)
+            {
+                self.keep_to_cap(shared);
+            }
         }
         self.let_in(shared, now, out);
         Sealed {
