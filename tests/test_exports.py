@@ -16,6 +16,7 @@ ERRORS: dict[str, tuple[type[BaseException], ...]] = {
     "RequestShed": (),
     "DeadlineExceeded": (TimeoutError,),
     "BatcherClosed": (),
+    "BatcherDead": (),
     "BatchAbandoned": (),
     "BatchLengthError": (),
     "AlreadyAnswered": (),
@@ -26,7 +27,7 @@ ERRORS: dict[str, tuple[type[BaseException], ...]] = {
     "StreamStalled": (),
     "WouldDeadlock": (RuntimeError,),
 }
-PARENTS = {"RequestShed": carpool.QueueFull}
+PARENTS = {"RequestShed": carpool.QueueFull, "BatcherDead": carpool.BatcherClosed}
 NAMES = {
     "batched",
     "Batcher",

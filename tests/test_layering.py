@@ -26,6 +26,8 @@ ORDER = [
     "_streaming",
     "_step",
     "_worker",
+    "_recovery",
+    "_faults",
     "_core",
 ]
 LEAVES = {"_exceptions", "_stop", "_types"}

@@ -27,6 +27,7 @@ __all__ = ["Batcher"]
 _OF_HANDLERS = (
     *("max_concurrent_batches", "executor", "setup", "context", "shared", "collate"),
     *("buffer_steps", "stall_ms"),
+    *("on_error", "retries", "retry_on", "retry_ms"),
 )
 _KNOWN = tuple(name for name in Options.__dataclass_fields__ if name not in _OF_HANDLERS)
 

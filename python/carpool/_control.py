@@ -70,6 +70,9 @@ class Lifecycle:
             length_window: int = ...,
             timeout_ms: float | None = ...,
             age_ms: float = ...,
+            retries: int = ...,
+            retry_ms: float = ...,
+            stall_ms: float | None = ...,
             sample_rate: float = ...,
             slow_ms: float | None = ...,
         ) -> None:
@@ -115,7 +118,7 @@ class Lifecycle:
         engine = self._station.engine()
         self._station.closed = True
         if engine.idle or limit == 0:
-            engine.close(drain)
+            self._end(engine, drain)
         elif drain:
             try:
                 engine.check_wait("a draining close")
@@ -124,7 +127,7 @@ class Lifecycle:
                 raise
             engine.close(True)
         else:
-            engine.close(False)
+            self._station.fail(engine)
             try:
                 engine.check_wait("a close")
             except WouldDeadlock:
@@ -141,7 +144,7 @@ class Lifecycle:
             self._say_slow(engine, started)
         if not ended:
             self._say_slow(engine, started)
-            engine.close(False)
+            self._station.fail(engine)
         else:
             self._join(end)
         return ended
@@ -167,7 +170,7 @@ class Lifecycle:
                     raise
                 would_deadlock = True
         self._station.closed = True
-        engine.close(drain)
+        self._end(engine, drain)
         event_loop = asyncio.get_running_loop()
         ended = event_loop.create_future()
 
@@ -185,10 +188,16 @@ class Lifecycle:
                 await asyncio.wait_for(ended, seconds)
             except asyncio.TimeoutError:
                 self._say_slow(engine, started)
-                engine.close(False)
+                self._station.fail(engine)
                 return engine.wait_ended(0)
         self._join(0)
         return True
+
+    def _end(self, engine: Engine, drain: bool) -> None:
+        if drain:
+            engine.close(True)
+        else:
+            self._station.fail(engine)
 
     def _say_slow(self, engine: Engine, started: float) -> None:
         stats = Stats.from_core(engine.stats())

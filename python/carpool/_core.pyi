@@ -226,6 +226,16 @@ class Batch(Generic[_A, _B]):
         Raises:
             ValueError: one of the parts would be empty.
         """
+    def _leave_out(self) -> float | None:
+        """Makes it ready to be run again: without those who gave up, are overdue, or have their answers.
+
+        Who is overdue fails with `DeadlineExceeded`. What is left counts from 0, unless nothing is: then the batch
+        is `done` and stays as it was. Returns in how many seconds the next of the others is overdue.
+        """
+    def _was_too_large(self) -> int:
+        """Says that its handler ran out of memory; how many requests leave together from now on."""
+    def _failed(self, error: BaseException, /) -> None:
+        """`fail` with what its handler raised; if that lost this process its device, the batcher is dead."""
     def __len__(self) -> int: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def complete(self, results: Rows[_B | Exception], /) -> None:

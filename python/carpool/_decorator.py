@@ -13,7 +13,7 @@ from ._options import Options, refuse_unknown
 if TYPE_CHECKING:
     from ._signatures import Decorator
     from ._timing import Trace
-    from ._types import Collate, Entered, Executor, Overflow
+    from ._types import Collate, Entered, Executor, OnError, Overflow
 
 __all__ = ["batched"]
 
@@ -52,6 +52,10 @@ def batched(
     collate: Collate | None = None,
     timeout_ms: float | None = None,
     age_ms: float = 1000,
+    on_error: OnError = "raise",
+    retries: int = 0,
+    retry_on: type[Exception] | tuple[type[Exception], ...] | None = None,
+    retry_ms: float = 100,
     keep_contexts: bool = False,
     batch_sizes: Sequence[int] | None = None,
     on_request: Callable[[Trace], object] | None = None,
@@ -110,6 +114,12 @@ def batched(
         timeout_ms: a call that is not in a batch so many milliseconds after it was made fails with
             DeadlineExceeded and never reaches the handler. Time in the queue and for room in it counts.
         age_ms: what one level of `priority` (see `BatchedFunction.options`) is worth, in milliseconds of waiting.
+        on_error: what a failing batch is: "raise" gives its error to all its callers; "isolate" runs its halves,
+            until whatever made it fail stands alone, and has smaller batches after one that ran out of memory.
+        retries: how often a batch is run again that failed with an error of `retry_on`,
+        retry_on: a class of exceptions or a tuple of them;
+        retry_ms: how long after the first such failure, in milliseconds; twice as long after each further one, a
+            minute at most. The batch keeps its slot meanwhile.
         keep_contexts: keep a copy of the `contextvars` context of every caller, for `current_batch` in the
             handler.
         batch_sizes: the sizes that the handler may see, such as [1, 2, 4, 8]: its lists are filled up to the next of them
@@ -158,6 +168,10 @@ def batched(
         collate=collate,
         timeout_ms=timeout_ms,
         age_ms=age_ms,
+        on_error=on_error,
+        retries=retries,
+        retry_on=retry_on,
+        retry_ms=retry_ms,
         keep_contexts=keep_contexts,
         batch_sizes=batch_sizes,
         on_request=on_request,

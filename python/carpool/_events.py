@@ -40,6 +40,23 @@ def slow_handler(name: str, took_ms: float, slow_ms: float, count: int) -> None:
     )
 
 
+def device_lost(name: str, error: BaseException) -> None:
+    """A handler's error has lost the process its device: every pending and later caller gets a BatcherDead."""
+    logger.error(
+        "%s: the device is lost to this process, the batcher is dead", name, exc_info=error
+    )
+
+
+def out_of_memory(name: str, size: int, most: int) -> None:
+    """The handler ran out of memory with so many requests; so many are the most for now."""
+    logger.warning(
+        "%s: out of memory with %d requests in a run; batches of at most %d for now",
+        name,
+        size,
+        most,
+    )
+
+
 def slow_close(name: str, seconds: float, pending: int, in_flight: int) -> None:
     """A close has waited long."""
     logger.warning(

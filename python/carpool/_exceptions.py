@@ -10,6 +10,7 @@ __all__ = [
     "BatchAbandoned",
     "BatchLengthError",
     "BatcherClosed",
+    "BatcherDead",
     "CarpoolError",
     "CollateError",
     "DeadlineExceeded",
@@ -41,6 +42,10 @@ class DeadlineExceeded(CarpoolError, TimeoutError):
 
 class BatcherClosed(CarpoolError):
     """The batcher takes no more requests, or was closed before this one left."""
+
+
+class BatcherDead(BatcherClosed):
+    """An error of the handler has lost this process its device, so nothing can run any more; `__cause__` is it."""
 
 
 class BatchAbandoned(CarpoolError):
@@ -103,8 +108,8 @@ def private_copy(original: BaseException) -> BaseException:
         if twin is not None:
             _set(twin, "__traceback__", None)
             _set(twin, "__context__", None)
-            # A SetupError is the batcher's own; what its callers look for is what setup raised.
-            cause = original.__cause__ if type(original) is SetupError else original
+            # These are the batcher's own; what its callers look for is what setup or the handler raised.
+            cause = original.__cause__ if type(original) in (SetupError, BatcherDead) else original
             _set(twin, "__cause__", cause)
             return twin
     error = HandlerError(f"the handler raised {type(original).__name__}: {_text(original)}")

@@ -23,6 +23,7 @@ FURTHEST_LEVEL = 100
 
 OVERFLOWS = ("raise", "wait", "shed")
 EXECUTORS = ("thread", "loop", "caller")
+ON_ERROR = ("raise", "isolate")
 
 
 #: What `configure` changes; numbers all of them.
@@ -36,6 +37,9 @@ LIVE = (
     "length_window",
     "timeout_ms",
     "age_ms",
+    "retries",
+    "retry_ms",
+    "stall_ms",
     "sample_rate",
     "slow_ms",
 )
@@ -56,7 +60,8 @@ FOR_GOOD = {
     "on_request": "pending requests count on it",
     "collate": "its handler is bound to it",
     "buffer_steps": "its streams count on it",
-    "stall_ms": "its handler is bound to it",
+    "on_error": "its handler is bound to it",
+    "retry_on": "its handler is bound to it",
 }
 
 
@@ -90,6 +95,10 @@ class Options:
     collate: Collate | None = None
     timeout_ms: float | None = None
     age_ms: float = 1000
+    on_error: str = "raise"
+    retries: int = 0
+    retry_on: type[Exception] | tuple[type[Exception], ...] | None = None
+    retry_ms: float = 100
     keep_contexts: bool = False
     batch_sizes: Sequence[int] | None = None
     on_request: Callable[[Trace], object] | None = None
@@ -155,6 +164,15 @@ class Options:
         _count("buffer_steps", self.buffer_steps)
         if self.stall_ms is not None:
             _milliseconds("stall_ms", self.stall_ms)
+        _choice("on_error", self.on_error, ON_ERROR)
+        _from_0("retries", self.retries)
+        object.__setattr__(self, "retry_on", _errors("retry_on", self.retry_on))
+        if self.retries and self.retry_on is None:
+            raise ValueError(
+                f"retries={self.retries} needs retry_on, the errors that are worth another try: "
+                f"retry_on=(ConnectionError, TimeoutError), say"
+            )
+        _milliseconds("retry_ms", self.retry_ms)
         if self.batch_sizes is not None:
             sizes = _sizes("batch_sizes", self.batch_sizes, self.max_batch_size)
             object.__setattr__(self, "batch_sizes", sizes)
@@ -335,6 +353,27 @@ def _count(name: str, value: object, least: int = 1) -> None:
         raise ValueError(
             f"{name} must be at least {least} (and at most {LARGEST_COUNT}), not {value}"
         )
+
+
+def _from_0(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {_shown(value)}")
+    if not 0 <= value <= LARGEST_COUNT:
+        raise ValueError(f"{name} must be 0 or more (and at most {LARGEST_COUNT}), not {value}")
+
+
+def _errors(name: str, value: object) -> tuple[type[Exception], ...] | None:
+    if value is None:
+        return None
+    kinds: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+    if not kinds:
+        raise ValueError(f"{name} must name a class of exceptions, or be None, not be empty")
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise TypeError(
+                f"{name} must be a subclass of Exception, a tuple of them, or None, not {_shown(value)}"
+            )
+    return kinds
 
 
 def _milliseconds(name: str, value: object) -> None:

@@ -88,6 +88,11 @@ class Plan:
                 f"{self.label}: collate is for handlers that return a batch; "
                 f"a streaming handler yields a list per step"
             )
+        if self.options.on_error != "raise" or self.options.retry_on is not None:
+            raise TypeError(
+                f"{self.label}: on_error='isolate' and retries run a failed batch again; "
+                f"a streaming handler may have given steps away by then"
+            )
 
     def _binding(self, *, bound: bool) -> Binding:
         return Binding(self.function, self.label, bound=bound, shared=self.options.shared)
@@ -123,15 +128,15 @@ class Plan:
         slots = self.options.max_concurrent_batches
         return Station(self.options, self.label, self.executor, slots)
 
-    def handler(self) -> Handler:
-        """A new handler: what of it lives in a process, with nothing started."""
+    def handler(self, station: Station) -> Handler:
+        """A new handler of this batcher: what of it lives in a process, with nothing started."""
         function, collate = self.function, self.options.collate
         if collate is not None:
             function = collated(function, collate, is_async=self.is_async)
         kind: type[Handler] = Handler
         if self.streams:
             from ._streaming import StreamingHandler as kind
-        return kind(function, self.options, is_async=self.is_async, name=self.label)
+        return kind(function, station, is_async=self.is_async)
 
 
 def _takes_class(function: Any) -> bool:
@@ -149,6 +154,6 @@ class Branch:
 
     def __init__(self, plan: Plan) -> None:
         self.station: Station = plan.station()
-        self.handler: Handler = plan.handler()
+        self.handler: Handler = plan.handler(self.station)
         closing = weakref.finalize(self, Station.release, self.station)
         closing.atexit = False

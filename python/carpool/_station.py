@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import _lifecycle
 from ._core import Engine
+from ._recovery import Pauses
 from ._worker import open_engine
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Station:
         self.executor = executor
         self.slots = slots
         self.closed = False
+        #: Before batches that failed are run again.
+        self.pauses = Pauses()
         self._engine: Engine | None = None
         self._workers: list[threading.Thread] = []
 
@@ -131,7 +134,12 @@ class Station:
         """The worker threads of this process; none before the first use."""
         return self._workers if self._engine is not None and self._engine.is_ours else []
 
+    def fail(self, engine: Engine) -> None:
+        """Closes: what is pending fails, and nothing that failed is run again."""
+        engine.close(False)
+        self.pauses.end()
+
     def release(self) -> None:
         """Ends engine and workers, nothing being pending; for collection."""
         if self._engine is not None and self._engine.is_ours:
-            self._engine.close(False)
+            self.fail(self._engine)

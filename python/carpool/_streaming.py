@@ -21,7 +21,7 @@ from ._worker import Handler, fail
 if TYPE_CHECKING:
     from ._binding import Binding
     from ._core import Batch, Engine
-    from ._options import Options
+    from ._station import Station
     from ._worker import Desk
 
 __all__ = ["StreamingHandler"]
@@ -30,10 +30,15 @@ __all__ = ["StreamingHandler"]
 class StreamingHandler(Handler):
     """The user's generator function with all that belongs to running it."""
 
-    def __init__(self, function: Any, options: Options, *, is_async: bool, name: str) -> None:
-        super().__init__(function, options, is_async=is_async, name=name)
+    def __init__(self, function: Any, station: Station, *, is_async: bool) -> None:
+        super().__init__(function, station, is_async=is_async)
         self.bare = None
-        self.stall_s: float | None = None if options.stall_ms is None else options.stall_ms / 1e3
+
+    @property
+    def stall_s(self) -> float | None:
+        """How long a reader may stay behind, in seconds; it may change while this runs."""
+        stall_ms = self.station.options.stall_ms
+        return None if stall_ms is None else stall_ms / 1e3
 
     # ------------------------------------------------------------------------------ threads
 
@@ -80,7 +85,8 @@ class StreamingHandler(Handler):
 
     def _hold(self, batch: Batch[Any, Any], giver: Giver, place: int, step: Any) -> None:
         """Waits until a reader has room for its step."""
-        end = None if self.stall_s is None else time.monotonic() + self.stall_s
+        stall_s = self.stall_s
+        end = None if stall_s is None else time.monotonic() + stall_s
         while not giver.give(place, step):
             rest = None if end is None else max(0, round((end - time.monotonic()) * 1e9))
             if not giver.wait_room(place, rest):
@@ -171,7 +177,8 @@ class StreamingHandler(Handler):
         event_loop = asyncio.get_running_loop()
         port = Port.here()
         assert port is not None, "inside a running loop"
-        end = None if self.stall_s is None else event_loop.time() + self.stall_s
+        stall_s = self.stall_s
+        end = None if stall_s is None else event_loop.time() + stall_s
         while not giver.give(place, step):
             room = event_loop.create_future()
             come = partial(port.post, partial(_resolve, room))
@@ -185,9 +192,9 @@ class StreamingHandler(Handler):
     # ------------------------------------------------------------------------------- errors
 
     def _stalled(self, batch: Batch[Any, Any], place: int) -> None:
-        assert self.stall_s is not None
         error = StreamStalled(
-            f"{self.name}: the stream's buffer was left full for {self.stall_s * 1e3:g} ms (stall_ms)"
+            f"{self.name}: the stream's buffer was left full for longer than stall_ms "
+            f"({self.station.options.stall_ms!r})"
         )
         # Its reader may have given up in this very moment.
         with contextlib.suppress(AlreadyAnswered):

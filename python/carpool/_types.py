@@ -22,6 +22,7 @@ F_co = TypeVar("F_co", covariant=True)  # what a method becomes once bound
 T = TypeVar("T")
 
 Overflow = Literal["raise", "wait", "shed"]
+OnError = Literal["raise", "isolate"]
 Executor = Literal["thread", "loop", "caller"]
 #: What the handler runs inside; the asynchronous kind is for `async def` handlers.
 Entered = AbstractContextManager[object] | AbstractAsyncContextManager[object]

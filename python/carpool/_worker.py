@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from . import _core, _errands, _events, _lifecycle, _rows  # noqa: F401
 from ._core import running
 from ._exceptions import HandlerError, SetupError
+from ._recovery import Course, checked
 
 if TYPE_CHECKING:
     import asyncio
 
     from ._binding import Binding
     from ._core import Batch, Engine, Worker
-    from ._options import Options
+    from ._station import Station
     from ._step import Rest
 
 __all__ = ["Desk", "Handler", "start_workers"]
@@ -54,19 +55,21 @@ class Desk(_core.Desk):
 class Handler:
     """The user's function with all that belongs to running it."""
 
-    def __init__(
-        self, function: Callable[..., Any], options: Options, *, is_async: bool, name: str
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], station: Station, *, is_async: bool) -> None:
+        options = station.options
         self.function = function
         self.is_async = is_async
-        self.name = name
+        self.station = station
+        self.name: str = station.name
+        #: Whether a batch may be run again, whole or in parts.
+        self.recovers: bool = options.on_error != "raise" or options.retry_on is not None
         self.setup: Callable[[], object] | None = options.setup
         self.context: Callable[[], Any] | None = options.context
         # Where several threads or loops run batches without a desk of their own, they share this one.
         self.desk: Desk = Desk()
         #: What needs no more than to be called.
         self.bare: _core.Bare | None = None
-        if not is_async and self.context is None:
+        if not is_async and self.context is None and not self.recovers:
             self.bare = _core.Bare(function, self.desk, self.setup is not None)
         #: Guards `setup`, for one engine: a forked child has another, and nobody who lets go of its parent's.
         self._setting_up: tuple[Engine | None, threading.RLock] = None, threading.RLock()
@@ -88,6 +91,8 @@ class Handler:
         been told."""
         if not self._ready(batch, engine, desk):
             return
+        if self.recovers:
+            return self._go_through(Course(batch, self.station), binding, bound, desk)
         positional, by_name = binding.lists(batch.items)
         call = self._call_async if self.is_async else self._call
         context = desk.context.copy()
@@ -146,6 +151,42 @@ class Handler:
                 results = await self.function(*args, **kwargs)
         return _unless_swallowed(results, self.name)
 
+    def _go_through(
+        self, course: Course, binding: Binding, bound: tuple[Any, ...], desk: Desk
+    ) -> None:
+        """Runs a batch to its end in this thread, as often as it takes."""
+        try:
+            while not course.over:
+                while seconds := course.pause():
+                    self.station.pauses.sleep(seconds)
+                if (part := course.following()) is not None:
+                    self._run_part(course, part, binding, bound, desk)
+        except BaseException as error:
+            # Interrupted, in a run or between two.
+            course.give_up(error)
+            raise
+
+    def _run_part(
+        self,
+        course: Course,
+        part: Batch[Any, Any],
+        binding: Binding,
+        bound: tuple[Any, ...],
+        desk: Desk,
+    ) -> None:
+        call = self._call_async if self.is_async else self._call
+        try:
+            positional, by_name = binding.lists(part.items)
+            context = desk.context.copy()
+            results = context.run(call, part, (*bound, *positional), by_name, desk)
+            results = checked(part, results, self.name)
+        except BaseException as error:
+            course.failed(_of_handler(error))
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        else:
+            course.answered(results)
+
     # -------------------------------------------------------------------------------- loops
 
     def run_on_loop(
@@ -159,7 +200,10 @@ class Handler:
         """Runs a batch on the running event loop: at once, or for `async def` as a task of its own."""
         # Raised further, a KeyboardInterrupt would tear down the loop of all other callers.
         with contextlib.suppress(KeyboardInterrupt):
-            if not self.is_async:
+            if self.recovers:
+                if self._ready(batch, engine, self.desk):
+                    self._go_through_on_loop(batch, binding, bound, event_loop)
+            elif not self.is_async:
                 self.run(batch, engine, binding, bound, self.desk)
             elif self._ready(batch, engine, self.desk):
                 positional, by_name = binding.lists(batch.items)
@@ -187,6 +231,75 @@ class Handler:
                 complete(batch, results)
         finally:
             self.tasks.pop(id(batch), None)
+
+    def _go_through_on_loop(
+        self,
+        batch: Batch[Any, Any],
+        binding: Binding,
+        bound: tuple[Any, ...],
+        event_loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """The same on the running event loop: the first run as any other, a task for what follows."""
+        course = Course(batch, self.station)
+        part = course.following()
+        if part is None:
+            return
+        if self.is_async:
+            context = self.desk.context.copy()
+            context.run(running.set, part._run)
+            task = context.run(event_loop.create_task, self._go_on(course, binding, bound, part))
+        else:
+            self._run_part(course, part, binding, bound, self.desk)
+            if course.over:
+                return
+            task = event_loop.create_task(self._go_on(course, binding, bound))
+        if not task.done():
+            self.tasks[id(task)] = task
+            task.add_done_callback(lambda task: self.tasks.pop(id(task), None))
+
+    async def _go_on(
+        self,
+        course: Course,
+        binding: Binding,
+        bound: tuple[Any, ...],
+        first: Batch[Any, Any] | None = None,
+    ) -> None:
+        import asyncio
+
+        event_loop = asyncio.get_running_loop()
+        try:
+            if first is not None:
+                await self._await_part(course, first, binding, bound)
+            while not course.over:
+                while seconds := course.pause():
+                    await self.station.pauses.asleep(seconds)
+                if (part := course.following()) is None:
+                    break
+                if self.is_async:
+                    context = self.desk.context.copy()
+                    context.run(running.set, part._run)
+                    run = self._await_part(course, part, binding, bound)
+                    await context.run(event_loop.create_task, run)
+                else:
+                    self._run_part(course, part, binding, bound, self.desk)
+                    # Others have their turn in between.
+                    await asyncio.sleep(0)
+        except BaseException as error:
+            # Raised further, some would end the loop.
+            course.give_up(error)
+
+    async def _await_part(
+        self, course: Course, part: Batch[Any, Any], binding: Binding, bound: tuple[Any, ...]
+    ) -> None:
+        try:
+            positional, by_name = binding.lists(part.items)
+            results = await self._await((*bound, *positional), by_name)
+            results = checked(part, results, self.name)
+        except BaseException as error:
+            course.failed(_of_handler(error))
+        else:
+            with contextlib.suppress(KeyboardInterrupt):
+                course.answered(results)
 
     # -------------------------------------------------------------------------------- setup
 
@@ -255,7 +368,7 @@ def fail(batch: Batch[Any, Any], error: BaseException) -> None:
 
     Our own frames are cut off: they tell the user nothing and would keep the batch alive with the error.
     """
-    batch.fail(_of_handler(error))
+    batch._failed(_of_handler(error))
 
 
 def _of_handler(error: BaseException) -> BaseException:

@@ -124,7 +124,10 @@ pub(crate) fn alone(
     let lease = shared.core.alone()?;
     let answer = match run_alone(py, shared, handler, desk, item) {
         Ok(answer) => answer,
-        Err(error) => Answer::Raised(error.into_value(py).into_any()),
+        Err(error) => {
+            shared.handler_failed(py, error.value(py));
+            Answer::Raised(error.into_value(py).into_any())
+        }
     };
     if shared.epoch != epoch() {
         // The handler has forked, and this is the child: the parent's slot is the parent's.
@@ -184,6 +187,7 @@ pub(crate) fn serve(
             let interrupt = error
                 .is_instance_of::<PyKeyboardInterrupt>(py)
                 .then(|| error.clone_ref(py));
+            shared.handler_failed(py, error.value(py));
             let told = fail(py, &mut batch, &error.into_value(py).into_any());
             (told, interrupt.map_or(Ok(()), Err))
         }

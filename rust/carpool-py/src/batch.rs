@@ -201,6 +201,12 @@ impl Batch {
         self.send(py, outgoing);
     }
 
+    /// Fails what is unanswered with what its handler raised.
+    pub(crate) fn fail_by_handler(&self, py: Python<'_>, error: &Py<PyAny>) {
+        self.engine.handler_failed(py, error.bind(py));
+        self.fail_rest(py, error);
+    }
+
     /// Fails what is unanswered, because nobody will answer it.
     pub(crate) fn abandon(&self, py: Python<'_>) {
         let abandoned = carpool_core::Failure::Abandoned;
@@ -311,6 +317,33 @@ impl Batch {
             self.engine.pumps.note(py, port.clone_ref(py), &part)?;
         }
         Ok(part)
+    }
+
+    /// Makes it ready to be run again: without those who gave up, who are overdue (they fail with
+    /// DeadlineExceeded) or who have their answers. In how many seconds the next of the others is overdue.
+    fn _leave_out(&self, py: Python<'_>) -> Option<f64> {
+        let now = self.engine.core.now();
+        let (outgoing, next) = self.core().leave_out(now);
+        self.send(py, outgoing);
+        // The handler may have changed the list it was given.
+        let stale = self.known_items().take();
+        drop(stale);
+        next.map(|deadline| deadline.saturating_sub(now) as f64 / 1e9)
+    }
+
+    /// Its handler ran out of memory: fewer requests leave together from now on. How many.
+    fn _was_too_large(&self, py: Python<'_>) -> usize {
+        let size = self.core().was_too_large();
+        // With fewer in a batch one may be full.
+        self.engine.pumps.wake_all(py);
+        size
+    }
+
+    /// Fails what is unanswered with what its handler raised.
+    #[pyo3(signature = (error, /))]
+    fn _failed(&self, py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.engine.handler_failed(py, error);
+        self.fail(py, error)
     }
 
     fn __repr__(&self) -> String {

@@ -454,12 +454,7 @@ impl Engine {
 
     /// Closes for ever: pending and later callers get a copy of `error`.
     fn die(&self, py: Python<'_>, error: Py<PyAny>) {
-        {
-            let dead = self.0.dead.lock();
-            let mut dead = dead.unwrap_or_else(std::sync::PoisonError::into_inner);
-            dead.get_or_insert(error);
-        }
-        self.close(py, false);
+        self.0.die(py, error);
     }
 
     /// Blocks until a closed batcher has ended; False when the time was over.

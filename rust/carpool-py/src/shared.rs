@@ -73,6 +73,36 @@ impl Shared {
         dead.as_ref().map(|error| error.clone_ref(py))
     }
 
+    /// Closes for ever: pending and later callers get a copy of `error`.
+    pub(crate) fn die(&self, py: Python<'_>, error: Py<PyAny>) {
+        {
+            let dead = self.dead.lock();
+            let mut dead = dead.unwrap_or_else(std::sync::PoisonError::into_inner);
+            dead.get_or_insert(error);
+        }
+        self.core.close(false);
+        self.pumps.wake_all(py);
+    }
+
+    /// A handler raised `error`. After some errors nothing that this process runs on its device can succeed; then
+    /// the batcher is dead, before anybody has the error.
+    #[cold]
+    pub(crate) fn handler_failed(&self, py: Python<'_>, error: &Bound<'_, PyAny>) {
+        if self.epoch != epoch() {
+            // The handler has forked, and this is the child: the parent's batcher is the parent's.
+            return;
+        }
+        let dead = guard::insist(py, || {
+            let faults = py.import("carpool._faults")?;
+            faults.call_method1("cause_of_death", (&self.name, error))
+        });
+        if let Ok(dead) = dead.map(Bound::unbind) {
+            if !dead.is_none(py) {
+                self.die(py, dead);
+            }
+        }
+    }
+
     /// The origin of a request made here, unless waiting for it could never end.
     pub(crate) fn origin(&self, py: Python<'_>, waits: bool) -> PyResult<Option<Arc<Chain>>> {
         let Some(chain) = run::current(py) else {

@@ -38,7 +38,11 @@ impl Direct {
         bound: &Bound<'_, PyTuple>,
     ) -> PyResult<Option<Self>> {
         let wants = |name| Ok::<_, PyErr>(!handler.getattr(name)?.is_none());
-        if bound.len() > 1 || wants("context")? || wants("setup")? {
+        if bound.len() > 1
+            || wants("context")?
+            || wants("setup")?
+            || handler.getattr("recovers")?.extract()?
+        {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -109,7 +113,7 @@ impl Direct {
             }
             First::Failed(error) => {
                 let error = error.into_value(py).into_any();
-                batch.get().fail_rest(py, &error);
+                batch.get().fail_by_handler(py, &error);
             }
             First::Suspended => {}
         }

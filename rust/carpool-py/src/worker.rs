@@ -148,6 +148,7 @@ impl Worker {
         let batch = self.take_batch();
         if let Some((mut batch, entered)) = batch {
             drop(entered);
+            self.engine.handler_failed(py, error.bind(py));
             let told = bare::fail(py, &mut batch, &error);
             self.state().told = told;
         }

@@ -1,0 +1,111 @@
+"""What an error of a handler says about the machine: out of memory, or a device that is lost to this process.
+
+Known by type where there is one, else by the words of the libraries. Nothing is imported for it: an error of a
+library that was never imported cannot be met. An error raised `from` such a one counts as that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from . import _events
+from ._exceptions import BatcherDead
+
+__all__ = ["cause_of_death", "is_lost", "is_out_of_memory"]
+
+#: How far causes are followed; a chain may be a ring.
+_DEEPEST = 10
+
+#: Types of their own for memory: torch's (CUDA, XPU, MPS), TensorFlow's, CuPy's.
+_MEMORY_TYPES = {
+    ("torch", "OutOfMemoryError"),
+    ("tensorflow", "ResourceExhaustedError"),
+    ("cupy", "OutOfMemoryError"),
+}
+#: Of a RuntimeError: torch on CUDA, ROCm, MPS and CPU, cuBLAS and cuDNN, JAX, ONNX Runtime.
+_MEMORY_WORDS = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|failed to allocate memory|bad allocation"
+    r"|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED|RESOURCE_EXHAUSTED",
+    re.IGNORECASE,
+)
+
+#: Libraries whose errors need not be a RuntimeError to be one of the device.
+_DEVICE_LIBRARIES = {"torch", "cupy", "cupy_backends", "numba", "pycuda", "jaxlib", "tensorflow"}
+_DEVICE = re.compile(r"cuda|hip|nvrtc", re.IGNORECASE)
+#: Errors after which every further call of the process fails alike: those of which the CUDA runtime's reference
+#: says that the process must be ended and started anew, by their texts and by their names.
+_LOST_WORDS = re.compile(
+    r"device-side assert|illegal memory access|illegal instruction|unspecified launch failure|misaligned address"
+    r"|hardware stack error|invalid program counter|launch timed out and was terminated"
+    r"|operation not supported on global/shared address space|uncorrectable (ecc|nvlink) error"
+    r"|(cudaError|hipError|CUDA_ERROR_|hipError_?)"
+    r"(_?assert|illegal_?(address|instruction)|launch_?(failed|failure|timeout)|misaligned_?address"
+    r"|hardware_?stack_?error|invalid_?(pc|address_?space)|(ecc|nvlink)_?uncorrectable|tensor_?memory_?leak)",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was too little memory, of the host or of a device: fewer at once may fit."""
+    return any(_lacks_memory(one) for one in _causes(error))
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether this process can use its device no more, whatever it tries."""
+    return any(_lost_device(one) for one in _causes(error))
+
+
+def cause_of_death(name: str, error: BaseException) -> BatcherDead | None:
+    """What the later callers of the batcher `name` get after `error`; None where it can go on."""
+    if not is_lost(error):
+        return None
+    _events.device_lost(name, error)
+    dead = BatcherDead(
+        f"{name}: its handler raised {type(error).__name__}, after which this process can use its device no "
+        f"more; end the process and start another: {_first_line(error)}"
+    )
+    dead.__cause__ = error
+    return dead
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if any((_library(kind), kind.__name__) in _MEMORY_TYPES for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and bool(_MEMORY_WORDS.search(_text(error)))
+
+
+def _lost_device(error: BaseException) -> bool:
+    if not isinstance(error, RuntimeError) and not any(
+        _library(kind) in _DEVICE_LIBRARIES for kind in type(error).__mro__
+    ):
+        return False
+    text = _text(error)
+    return bool(_DEVICE.search(text)) and bool(_LOST_WORDS.search(text))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    one: BaseException | None = error
+    for _ in range(_DEEPEST):
+        if one is None:
+            return
+        yield one
+        one = one.__cause__
+
+
+def _library(kind: type) -> str:
+    return str(kind.__module__).partition(".")[0]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # its own __str__: anything may come
+        return ""
+
+
+def _first_line(error: BaseException) -> str:
+    lines = _text(error).splitlines()
+    return lines[0] if lines else ""
