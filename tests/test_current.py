@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import gc
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 import carpool
 from carpool import Batcher, CurrentBatch, batched, current_batch
+from carpool.testing import ManualClock
 from gates import WAYS, Gate, auntil, batched_by, in_thread, run_script, until
 
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who")
@@ -273,7 +273,8 @@ def test_parts_of_a_batch_show_themselves() -> None:
 def test_priorities_and_deadlines(way: str, run: Callable[..., Any]) -> None:
     seen = Seen()
     f = batched_by(way, seen, max_batch_size=2, wait_ms=60_000)
-    before = time.monotonic()
+    with ManualClock() as clock:
+        before = clock.now
 
     async def main() -> None:
         urgent = f.options(priority=-3, timeout_ms=1e6)
@@ -287,7 +288,8 @@ def test_priorities_and_deadlines(way: str, run: Callable[..., Any]) -> None:
     assert plain.deadline is None
     assert plain.left_ms is None
     assert urgent.deadline is not None
-    assert before + 1000 <= urgent.deadline <= time.monotonic() + 1000
+    with ManualClock() as clock:
+        assert before + 1000 <= urgent.deadline <= clock.now + 1000
     assert urgent.left_ms is not None
     assert 0 < urgent.left_ms <= 1e6
     assert "priority -3, " in repr(urgent)

@@ -9,7 +9,6 @@ import math
 import os
 import signal
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from carpool import Batcher, DeadlineExceeded, QueueFull, Timing, Trace, batched
+from carpool.testing import ManualClock
 from gates import Gate, auntil, batched_by, identity, in_thread, run_script, until
 
 
@@ -36,6 +36,12 @@ class Heard:
         return self.traces
 
 
+def now() -> float:
+    """The batchers' clock, which other tests may have moved."""
+    with ManualClock() as clock:
+        return clock.now
+
+
 def in_order(timing: Timing, *, before: float, after: float) -> bool:
     stations = [timing.arrived, timing.sealed, timing.started, timing.finished, timing.delivered]
     assert None not in stations
@@ -53,7 +59,7 @@ def plain(items: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("executor", ["thread", "caller"])
 def test_a_future_knows_when_its_request_went_through(executor: Any, gate: Gate) -> None:
     f = batched(gate.handler, executor=executor)
-    before = time.monotonic()
+    before = now()
     future = f.submit(1)
     gate.entered()
     assert future.timing is None
@@ -61,7 +67,7 @@ def test_a_future_knows_when_its_request_went_through(executor: Any, gate: Gate)
     future.result(20)
     timing = future.timing
     assert timing is not None
-    assert in_order(timing, before=before, after=time.monotonic())
+    assert in_order(timing, before=before, after=now())
     assert timing.wait_ms == pytest.approx((timing.sealed - timing.arrived) * 1e3)  # type: ignore[operator]
     assert timing.run_ms == pytest.approx((timing.finished - timing.started) * 1e3)  # type: ignore[operator]
     assert timing.total_ms == pytest.approx((timing.delivered - timing.arrived) * 1e3)  # type: ignore[operator]
@@ -72,7 +78,7 @@ def test_with_a_context_on_a_loop_and_in_a_loop_of_ones_own(run: Callable[..., A
     import contextlib
 
     async def main() -> None:
-        before = time.monotonic()
+        before = now()
         for f in (
             batched(plain, context=contextlib.nullcontext),
             batched(plain, executor="loop"),
@@ -80,7 +86,7 @@ def test_with_a_context_on_a_loop_and_in_a_loop_of_ones_own(run: Callable[..., A
             future = f.submit(1)
             assert await future == 1
             assert future.timing is not None
-            assert in_order(future.timing, before=before, after=time.monotonic())
+            assert in_order(future.timing, before=before, after=now())
             await f.aclose()
         batcher: Batcher[int, int] = Batcher()
         own = batcher.submit(1)
@@ -89,7 +95,7 @@ def test_with_a_context_on_a_loop_and_in_a_loop_of_ones_own(run: Callable[..., A
         batch.complete([2])
         assert await own == 2
         assert own.timing is not None
-        assert in_order(own.timing, before=before, after=time.monotonic())
+        assert in_order(own.timing, before=before, after=now())
         await batcher.aclose()
 
     run(main())
@@ -156,7 +162,7 @@ def test_the_hook_hears_of_every_request_whoever_runs_the_handler(
 ) -> None:
     heard = Heard()
     f = batched_by(way, plain, max_batch_size=3, wait_ms=60_000, on_request=heard, name="watched")
-    before = time.monotonic()
+    before = now()
 
     async def main() -> None:
         assert await asyncio.gather(*[f.acall(item) for item in range(3)]) == [0, 1, 2]
@@ -172,7 +178,7 @@ def test_the_hook_hears_of_every_request_whoever_runs_the_handler(
             3,
             "full",
         )
-        assert in_order(trace.timing, before=before, after=time.monotonic())
+        assert in_order(trace.timing, before=before, after=now())
 
 
 @pytest.mark.parametrize("executor", ["thread", "caller"])

@@ -41,8 +41,12 @@ __all__ = [
     "first_step",
     "forked",
     "keep_out",
+    "move_clock",
+    "renew",
+    "run_clock",
     "run_errands",
     "running",
+    "stop_clock",
 ]
 
 __version__: str
@@ -62,6 +66,26 @@ def current_batch() -> CurrentBatch:
     Raises:
         RuntimeError: no handler runs here.
     """
+
+def renew() -> None:
+    """Has every decorated function ask for its engine again."""
+
+def stop_clock() -> None:
+    """Stops the clock of all batchers of the process.
+
+    Raises:
+        RuntimeError: it stands still already.
+    """
+
+def move_clock(nanos: int) -> int:
+    """Moves the clock that stands on; the moment it stands at then. The engines are to be told.
+
+    Raises:
+        RuntimeError: it runs.
+    """
+
+def run_clock() -> None:
+    """Lets it run by itself again; the engines are to be told."""
 
 def forked() -> None:
     """Marks this process as a forked child: every engine belongs to its parent."""
@@ -480,6 +504,7 @@ class Engine:
         sample_rate: float = 1.0,
         slow_ns: int | None = None,
         steps: int = 16,
+        inline: bool = False,
     ) -> Engine: ...
     @property
     def name(self) -> str:
@@ -493,6 +518,9 @@ class Engine:
     @property
     def executor(self) -> Literal["thread", "loop", "caller"]:
         """Who runs the handler."""
+    @property
+    def inline(self) -> bool:
+        """Whether whoever submits runs the handler."""
     @property
     def idle(self) -> bool:
         """Whether nothing is pending and nothing in flight."""
@@ -615,6 +643,8 @@ class Engine:
         slow_ns: int | None = None,
     ) -> None:
         """Keeps to other numbers from the next decision on: all of them or, with ValueError, none."""
+    def _clock_moved(self, runs: bool) -> None:
+        """The clock has been moved, or runs again: sees to what is due by now."""
     def padded(self, useful: int, given: int) -> None:
         """A handler was given so much (rows, tokens, elements) of which so much was of use, the rest padding."""
     def flush(self) -> None:

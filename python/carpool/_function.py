@@ -105,10 +105,13 @@ class Decorated(Call, Lifecycle):
         if self._plan.executor == "caller":
             self._station.start()
         future: Future[Any] = Future()
+        engine = self._open()
         if self._asks is None:
-            future._ticket = self._open().submit(self, item, future)
+            future._ticket = engine.submit(self, item, future)
         else:
-            future._ticket = self._open().submit(self, item, future, asks=self._asks)
+            future._ticket = engine.submit(self, item, future, asks=self._asks)
+        if engine.inline:
+            self._run_here()
         return future
 
     def warmup(self, *args: Any, **kwargs: Any) -> Any:
@@ -248,6 +251,12 @@ class Decorated(Call, Lifecycle):
     def _before_waiting(self) -> None:
         # Somebody has to run what no blocked caller can.
         self._station.start()
+
+    def _run_here(self) -> None:
+        # In the inline mode: whoever submits runs what is pending.
+        engine = self._station.engine()
+        while (batch := engine.next_batch(None, 0)) is not None:
+            batch._owner._run_as_caller(batch)
 
     def _run_on_worker(self, batch: Batch[Any, Any], desk: Desk) -> None:
         engine = self._station.engine()

@@ -14,7 +14,7 @@ import weakref
 
 from . import _core
 
-__all__ = ["lock", "opened", "started", "threads"]
+__all__ = ["engines", "lock", "opened", "started", "threads"]
 
 #: How long the end of the process waits for requests in flight, in seconds, over all batchers.
 EXIT_DRAIN_S = 1.0
@@ -42,6 +42,11 @@ def started(thread: threading.Thread) -> None:
     """Notes a thread that serves all engines; call with `lock` held."""
     _threads.add(thread)
     _register()
+
+
+def engines() -> list[_core.Engine]:
+    """The engines of this process; call with `lock` held."""
+    return list(_engines)
 
 
 def threads() -> list[threading.Thread]:

@@ -17,6 +17,7 @@ from ._worker import Handler
 
 if TYPE_CHECKING:
     from ._core import Asks
+    from ._types import Executor
 
 __all__ = ["WRAPPED", "Branch", "Plan"]
 
@@ -126,7 +127,9 @@ class Plan:
     def station(self) -> Station:
         """A new batcher of this kind."""
         slots = self.options.max_concurrent_batches
-        return Station(self.options, self.label, self.executor, slots)
+        # A stream is read while its handler runs: not by a caller that runs it.
+        inline: Executor | None = None if self.streams else "loop" if self.is_async else "caller"
+        return Station(self.options, self.label, self.executor, slots, inline=inline)
 
     def handler(self, station: Station) -> Handler:
         """A new handler of this batcher: what of it lives in a process, with nothing started."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from . import _lifecycle
+from . import _inline, _lifecycle
 from ._core import Engine
 from ._recovery import Pauses
 from ._worker import open_engine
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import threading
 
     from ._options import Options
+    from ._types import Executor
 
 __all__ = ["Station"]
 
@@ -36,16 +37,28 @@ class Numbers(TypedDict):
 class Station:
     """The engine of one batcher in this process, with its workers; made at first use, anew after a fork."""
 
-    def __init__(self, options: Options, name: str, executor: str, slots: int | None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        name: str,
+        executor: str,
+        slots: int | None,
+        *,
+        inline: Executor | None = None,
+    ) -> None:
         self.options = options
         self.name = name
         self.executor = executor
         self.slots = slots
+        #: Who runs the handler in the inline mode; None where that changes nothing.
+        self.inline = inline
         self.closed = False
         #: Before batches that failed are run again.
         self.pauses = Pauses()
         self._engine: Engine | None = None
         self._workers: list[threading.Thread] = []
+        #: The same of the mode that is off.
+        self._aside: tuple[Engine | None, list[threading.Thread]] = (None, [])
 
     def engine(self) -> Engine:
         """The engine, without starting anything."""
@@ -57,11 +70,27 @@ class Station:
                     engine = self._open()
         return engine
 
+    @property
+    def is_inline(self) -> bool:
+        """Whether calls run its handler in place."""
+        return self.inline is not None and _inline.is_on()
+
+    def turn(self) -> None:
+        """The inline mode is on or off now: changes over to the engine of that mode."""
+        if self.inline is None:
+            return
+        here = self._engine, self._workers
+        (self._engine, self._workers), self._aside = self._aside, here
+        engine = self._engine
+        if self.closed and engine is not None and engine.is_ours:
+            # Closed in the other mode.
+            engine.close(False)
+
     def _numbers(self) -> Numbers:
         """What an engine is opened with, and what of it may be changed."""
         options = self.options
         timeout_ms = options.timeout_ms
-        return {
+        numbers: Numbers = {
             "max_batch_size": options.max_batch_size,
             "wait_ns": options.wait_ns,
             "max_queue": options.max_queue,
@@ -74,6 +103,11 @@ class Station:
             "sample_rate": options.sample_rate,
             "slow_ns": None if options.slow_ms is None else round(options.slow_ms * 1e6),
         }
+        if self.is_inline:
+            # Each by itself, at once, whoever else is at it.
+            numbers["max_batch_size"] = 1
+            numbers["wait_ns"], numbers["slots"] = 0, None
+        return numbers
 
     def configure(self, changes: dict[str, Any], known: tuple[str, ...]) -> None:
         """Other numbers: all of `changes` or, where one is refused, none."""
@@ -100,14 +134,15 @@ class Station:
                 self._workers += open_engine(engine, count, first=len(self._workers))
 
     def _open(self) -> Engine:
-        options = self.options
+        options, inline = self.options, self.is_inline
         engine = Engine(
             name=self.name,
             overflow=options.overflow,
-            executor=self.executor,
-            gather=options.gather,
+            executor=self.inline if inline and self.inline else self.executor,
+            gather=options.gather and not inline,
             padded_cost=options.padded_cost,
-            batch_sizes=options.batch_sizes,
+            batch_sizes=None if inline else options.batch_sizes,
+            inline=inline,
             on_request=options.on_request,
             steps=options.buffer_steps,
             **self._numbers(),
@@ -117,6 +152,7 @@ class Station:
             # Closed before the fork: closed in the child.
             engine.close(False)
         self._engine, self._workers = engine, []
+        _inline.note(self)
         return engine
 
     def start(self) -> Engine:
@@ -125,7 +161,7 @@ class Station:
         if not self._workers and not engine.closed:
             with _lifecycle.lock:
                 engine = self.engine()
-                if not self._workers:
+                if not self._workers and not self.is_inline:
                     self._hire(engine)
         return engine
 
@@ -141,5 +177,6 @@ class Station:
 
     def release(self) -> None:
         """Ends engine and workers, nothing being pending; for collection."""
-        if self._engine is not None and self._engine.is_ours:
-            self.fail(self._engine)
+        for engine in (self._engine, self._aside[0]):
+            if engine is not None and engine.is_ours:
+                self.fail(engine)

@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use crate::alone::Alone;
 use crate::border::Border;
-use crate::clock::{Clock, Nanos};
+use crate::clock::{Clock, NEVER, Nanos};
 use crate::error::Refused;
 use crate::limits::{BadLimit, Limits};
 use crate::many::{Item, Many, RefusedMany, Told, submit_many};
@@ -15,7 +15,7 @@ use crate::slot::{Pulled, Seat, pull_own, try_pull};
 use crate::stats::{Snapshot, since};
 use crate::submit::{Announce, Ticket, submit};
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
 use crate::watch::Said;
 
 /// One batcher. Clones are the same one.
@@ -183,6 +183,19 @@ impl<B: Border> Batcher<B> {
     /// their callers are told by [`Border::expired`]. To be called when [`Border::arm`] says so.
     pub fn expire_due(&self) {
         Shared::expire_due(&self.shared);
+    }
+
+    /// Asks once more to be called for the earliest deadline: what was asked for by another clock is void.
+    pub fn rearm(&self) {
+        let moment = self.shared.armed.load(SeqCst);
+        if moment != NEVER {
+            B::arm(self, moment);
+        }
+    }
+
+    /// Has whoever is to act next know, as by the time: for a clock that was moved.
+    pub fn look(&self) {
+        self.shared.settle_now();
     }
 
     /// For a caller that runs batches itself: a slot for its own plain request alone, if that would leave

@@ -229,8 +229,9 @@ mod process {
         }
     }
 
-    /// Has the thread call [`Batcher::expire_due`] at `moment`, if the batcher still exists then.
-    pub fn arm<B: Border<Clock = SystemClock>>(batcher: &Batcher<B>, moment: Nanos) {
+    /// Has the thread call [`Batcher::expire_due`] at `moment` of the system's clock, if the batcher still exists
+    /// then.
+    pub fn arm<B: Border>(batcher: &Batcher<B>, moment: Nanos) {
         let shared: Weak<Shared<B>> = Arc::downgrade(batcher.shared());
         timer().alarms.set(moment, shared);
     }

@@ -15,11 +15,12 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use carpool_core::{Clock, Nanos, SystemClock};
+use carpool_core::{Clock, Nanos};
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use crate::clock::{self, PyClock};
 use crate::guard::{Inside, insist};
 use crate::port::Port;
 use crate::pump::Pump;
@@ -35,7 +36,7 @@ pub(crate) struct Alarm {
 struct Inner {
     /// None where the loop cannot watch it, and once the loop has closed.
     timer: Option<File>,
-    /// When it rings; `None` while it rests.
+    /// When it rings, on the machine's clock; `None` while it rests.
     set: Option<Nanos>,
     waiting: Vec<(Nanos, Py<Pump>)>,
 }
@@ -45,7 +46,7 @@ impl Inner {
         self.waiting.iter().map(|&(at, _)| at).min()
     }
 
-    /// Has it ring at `at`.
+    /// Has it ring at `at` of the machine's clock.
     fn ring_at(&mut self, at: Nanos) -> io::Result<()> {
         let Some(timer) = &self.timer else {
             return Err(io::ErrorKind::NotConnected.into());
@@ -135,8 +136,9 @@ impl Alarm {
         if inner.timer.is_none() {
             return false;
         }
-        let late = inner.set.is_none_or(|set| at < set);
-        if late && inner.ring_at(at).is_err() {
+        let rings = clock::on_machine(at);
+        let late = inner.set.is_none_or(|set| rings < set);
+        if late && inner.ring_at(rings).is_err() {
             return false;
         }
         inner.waiting.push((at, pump.clone().unbind()));
@@ -161,13 +163,13 @@ impl Alarm {
             drop((&*timer).read(&mut rung));
         }
         inner.set = None;
-        let now = SystemClock.now();
+        let now = PyClock.now();
         let (due, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut inner.waiting)
             .into_iter()
             .partition(|&(at, _)| at <= now);
         inner.waiting = waiting;
         if let Some(next) = inner.earliest() {
-            drop(inner.ring_at(next));
+            drop(inner.ring_at(clock::on_machine(next)));
         }
         due.into_iter().map(|(_, pump)| pump).collect()
     }

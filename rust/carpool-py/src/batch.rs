@@ -89,11 +89,6 @@ impl Batch {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The batcher it is of.
-    pub(crate) fn batcher(&self) -> &carpool_core::Batcher<PyBorder> {
-        &self.engine.core
-    }
-
     /// How many requests it holds.
     pub(crate) fn len(&self) -> usize {
         self.core().len()

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 
 use carpool_core::request::Handle;
-use carpool_core::{Batcher, Border, Failure, Moments, Nanos, SystemClock, timer};
+use carpool_core::{Batcher, Border, Failure, Moments, Nanos, timer};
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::awaitable::Link;
+use crate::clock::{self, PyClock};
 use crate::errors;
 use crate::guard::insist;
 use crate::keys::Key;
@@ -145,7 +146,7 @@ impl Border for PyBorder {
     type Answer = Answer;
     type Waiter = Waiter;
     type Wakes = Wakes;
-    type Clock = SystemClock;
+    type Clock = PyClock;
 
     fn failure(why: Failure) -> Answer {
         Answer::Failure(why)
@@ -208,7 +209,10 @@ impl Border for PyBorder {
     }
 
     fn arm(batcher: &Batcher<Self>, moment: Nanos) {
-        timer::arm(batcher, moment);
+        // While the clock stands, whoever moves it has the batchers look.
+        if !clock::is_still() {
+            timer::arm(batcher, clock::on_machine(moment));
+        }
     }
 
     fn runner(waiter: &Waiter) -> Option<&Waker> {

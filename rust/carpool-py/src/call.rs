@@ -1,7 +1,7 @@
 //! The callable that a decorated function is made of: binds the arguments in the caller's thread and
 //! goes the shortest way into the engine.
 
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use std::sync::OnceLock;
 
@@ -17,7 +17,7 @@ use crate::bare::{self, Bare, Handler};
 use crate::calling::call_blocking;
 use crate::engine::{Engine, bind};
 use crate::guard::Inside;
-use crate::shared::{Executor, epoch};
+use crate::shared::{Executor, epoch, generation};
 use crate::step::Direct;
 use crate::terms::Asked;
 #[cfg(not(plain))]
@@ -45,6 +45,8 @@ pub(crate) struct Call {
     method: AtomicBool,
     /// An `Engine`, owned; null before first use. Only ever set attached.
     engine: AtomicPtr<ffi::PyObject>,
+    /// The generation it was asked for in.
+    generation: AtomicU64,
     /// How loops may run the handler.
     direct: OnceLock<Direct>,
     /// Where CPython looks for it: see [`vectorcall`].
@@ -67,15 +69,13 @@ impl Call {
     pub(crate) fn engine(slf: &Bound<'_, Self>) -> PyResult<Py<Engine>> {
         let py = slf.py();
         let known = slf.get().engine.load(Ordering::Acquire);
-        if !known.is_null() {
-            // SAFETY: attached. A stored engine is replaced only by `open` below, after a fork, and
-            // the old one is leaked then (its locks may be held by threads that do not exist here), so
-            // the reference behind `known` is never given up while this object lives; and it is one to
-            // an `Engine`.
+        if !known.is_null() && slf.get().generation.load(Ordering::Relaxed) == generation() {
+            // SAFETY: attached. A stored engine is replaced only by `open` below: after a fork, when the old one is
+            // leaked (its locks may be held by threads that do not exist here), and in another mode, when the
+            // station keeps it, which this object keeps. So what `known` points to lives as long as this
+            // object; and it is an `Engine`.
             let engine = unsafe { Borrowed::from_ptr(py, known).cast_unchecked::<Engine>() };
-            if engine.get().0.epoch == epoch() {
-                return Ok(engine.to_owned().unbind());
-            }
+            return Ok(engine.to_owned().unbind());
         }
         Self::open(slf)
     }
@@ -83,6 +83,7 @@ impl Call {
     #[cold]
     fn open(slf: &Bound<'_, Self>) -> PyResult<Py<Engine>> {
         let py = slf.py();
+        let asked_in = generation();
         let engine = slf
             .call_method0(intern!(py, "_open"))?
             .cast_into::<Engine>()?;
@@ -93,6 +94,7 @@ impl Call {
         }
         let raw = engine.clone().into_ptr();
         let before = slf.get().engine.swap(raw, Ordering::AcqRel);
+        slf.get().generation.store(asked_in, Ordering::Relaxed);
         // SAFETY: the pointer came from `into_ptr`, of an `Engine`. One of this process is released, one
         // of another leaked. Nobody uses it without a reference of his own.
         unsafe {
@@ -181,7 +183,12 @@ impl Call {
             slf.call_method0(intern!(py, "_before_waiting"))?;
         }
         let owner = slf.clone().into_any().unbind();
-        call_awaiting(engine, py, owner, item, &asked)
+        let runs_here = engine.get().0.inline && engine.get().0.executor == Executor::Caller;
+        let made = call_awaiting(engine, py, owner, item, &asked)?;
+        if runs_here {
+            slf.call_method0(intern!(py, "_run_here"))?;
+        }
+        Ok(made)
     }
 
     /// One that is never called.
@@ -197,6 +204,7 @@ impl Call {
             plain: false,
             method: AtomicBool::new(false),
             engine: AtomicPtr::new(std::ptr::null_mut()),
+            generation: AtomicU64::new(0),
             direct: OnceLock::new(),
             vectorcall: vectorcall::call,
         };
@@ -301,6 +309,7 @@ impl Call {
             asks,
             method: AtomicBool::new(false),
             engine: AtomicPtr::new(std::ptr::null_mut()),
+            generation: AtomicU64::new(0),
             direct: OnceLock::new(),
             #[cfg(not(plain))]
             vectorcall: vectorcall::call,

@@ -6,13 +6,14 @@
 
 use carpool_core::clock::NEVER;
 use carpool_core::request::Handle;
-use carpool_core::{Clock, Nanos, Reason, SystemClock};
+use carpool_core::{Clock, Nanos, Reason};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::border::PyBorder;
+use crate::clock::PyClock;
 use crate::run::{self, Subject};
 
 type Core = carpool_core::Batch<PyBorder>;
@@ -57,7 +58,7 @@ impl CurrentRequest {
     #[getter]
     fn left_ms(&self) -> Option<f64> {
         let deadline = self.deadline_ns()?;
-        Some((deadline as f64 - SystemClock.now() as f64) / 1e6)
+        Some((deadline as f64 - PyClock.now() as f64) / 1e6)
     }
 
     /// Whether its caller has given up since it left.

@@ -3,9 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use carpool_core::clock::NEVER;
 use carpool_core::submit::Announce;
-use carpool_core::{Batcher, Learning, Limits, Nanos, Overflow, Pulled, Sizes, SystemClock};
+use carpool_core::{Batcher, Clock, Learning, Limits, Nanos, Overflow, Pulled, Sizes, SystemClock};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -16,6 +15,7 @@ use crate::bare::Told;
 use crate::batch::Batch;
 use crate::border::{FutureEnd, Held, Payload, Waiter};
 use crate::calling::call_blocking;
+use crate::clock::PyClock;
 use crate::desk::Desk;
 use crate::guard::Inside;
 use crate::port::Port;
@@ -41,7 +41,7 @@ impl Engine {
                         max_batch_cost=None, padded_cost=false, look_ahead=0, length_window=0,
                         gather=true, timeout_ns=None, age_ns=0,
                         batch_sizes=None, on_request=None, sample_rate=1.0, slow_ns=None,
-                        steps=16))]
+                        steps=16, inline=false))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn new(
         name: String,
@@ -63,6 +63,7 @@ impl Engine {
         sample_rate: f64,
         slow_ns: Option<Nanos>,
         steps: usize,
+        inline: bool,
     ) -> PyResult<Self> {
         let overflow = match overflow {
             "raise" => Overflow::Raise,
@@ -93,7 +94,7 @@ impl Engine {
         let learning = Learning {
             sizes: batch_sizes.as_deref().and_then(Sizes::new),
         };
-        let core = Batcher::learning(limits, learning, SystemClock)
+        let core = Batcher::learning(limits, learning, PyClock)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         let watchers = Watchers { hook: on_request };
         watchers.ask(&core, sample_rate, slow_ns);
@@ -108,6 +109,7 @@ impl Engine {
             dead: Mutex::new(None),
             keys: Arc::default(),
             watchers,
+            inline,
         })))
     }
 
@@ -137,6 +139,12 @@ impl Engine {
             Executor::Loop => "loop",
             Executor::Caller => "caller",
         }
+    }
+
+    /// Whether whoever submits runs the handler.
+    #[getter]
+    fn inline(&self) -> bool {
+        self.0.inline
     }
 
     /// Whether nothing is pending and nothing in flight.
@@ -350,18 +358,10 @@ impl Engine {
         let pulled = if timeout_ns == Some(0) {
             self.0.core.try_pull(size)
         } else {
-            let until = timeout_ns.map(|timeout| self.0.core.now().saturating_add(timeout));
+            let until = timeout_ns.map(|timeout| SystemClock.now().saturating_add(timeout));
             let mut seat = self.0.core.seat();
             with_parker(|parker| {
-                Watch::new(py)?.pull(
-                    py,
-                    &self.0.core,
-                    &mut seat,
-                    parker,
-                    size,
-                    until,
-                    Told::default(),
-                )
+                Watch::new(py)?.pull(py, &mut seat, parker, size, until, Told::default())
             })?
         };
         match pulled {
@@ -461,17 +461,19 @@ impl Engine {
     #[pyo3(signature = (timeout_ns=None))]
     fn wait_ended(&self, py: Python<'_>, timeout_ns: Option<u64>) -> PyResult<bool> {
         let core = &self.0.core;
-        let until = timeout_ns.map_or(NEVER, |timeout| core.now().saturating_add(timeout));
+        // As real as who waits, also where the batchers' clock stands.
+        let until = timeout_ns.map(|timeout| SystemClock.now().saturating_add(timeout));
         with_parker(|parker| {
             let watch = Watch::new(py)?;
             loop {
                 if core.poll_ended(parker.waker()) {
                     return Ok(true);
                 }
-                if core.now() >= until {
+                let rest = until.map(|until| until.saturating_sub(SystemClock.now()));
+                if rest == Some(0) {
                     return Ok(false);
                 }
-                watch.park(py, core, parker, (until != NEVER).then_some(until))?;
+                watch.park_for(py, parker, rest)?;
             }
         })
     }
@@ -528,6 +530,20 @@ impl Engine {
             stats.set_item(name, figures)?;
         }
         Ok(stats)
+    }
+
+    /// The clock has been moved, or runs again: whatever is due by now is to be seen to.
+    fn _clock_moved(&self, py: Python<'_>, runs: bool) {
+        let core = &self.0.core;
+        core.expire_due();
+        if runs {
+            core.rearm();
+            // Nothing is to be held by a moment of the clock that stood.
+            core.flush();
+        } else {
+            core.look();
+        }
+        self.0.pumps.wake_all(py);
     }
 
     /// A handler was given so much (rows, tokens, elements) of which so much was of use, the rest padding.

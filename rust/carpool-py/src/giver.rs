@@ -122,13 +122,11 @@ impl Giver {
                 if end.is_some_and(|end| Instant::now() >= end) {
                     return Ok(false);
                 }
-                let core = batch.batcher();
-                let until = end.map(|end| {
+                let rest = end.map(|end| {
                     let rest = end.saturating_duration_since(Instant::now()).as_nanos();
-                    core.now()
-                        .saturating_add(u64::try_from(rest).unwrap_or(u64::MAX))
+                    u64::try_from(rest).unwrap_or(u64::MAX)
                 });
-                watch.park(py, core, parker, until)?;
+                watch.park_for(py, parker, rest)?;
             }
         })
     }

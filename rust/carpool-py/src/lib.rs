@@ -18,6 +18,7 @@
 //! | [`pump`] | slots on event loops |
 //! | [`alarm`] | exact timers of event loops |
 //! | [`step`] | handlers called right there |
+//! | [`clock`] | what time it is, for all batchers |
 //! | [`cells`] | the memory of requests |
 //! | [`border`] | what the core calls: wakes, grouped per loop |
 //! | [`wakes`] | waking blocked threads without the interpreter |
@@ -51,6 +52,7 @@ mod border;
 mod call;
 mod calling;
 mod cells;
+mod clock;
 mod current;
 mod desk;
 mod engine;
@@ -131,6 +133,10 @@ mod _core {
         module.add("RAW", cfg!(not(plain)))?;
         module.add("running", run::variable(py)?)?;
         module.add_function(wrap_pyfunction!(current::current_batch, module)?)?;
+        module.add_function(wrap_pyfunction!(shared::renew, module)?)?;
+        module.add_function(wrap_pyfunction!(clock::stop_clock, module)?)?;
+        module.add_function(wrap_pyfunction!(clock::move_clock, module)?)?;
+        module.add_function(wrap_pyfunction!(clock::run_clock, module)?)?;
         module.add_function(wrap_pyfunction!(shared::forked, module)?)?;
         module.add_function(wrap_pyfunction!(guard::keep_out, module)?)?;
         module.add_function(wrap_pyfunction!(errands::run_errands, module)?)?;

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
 use carpool_core::park::Parker;
-use carpool_core::{Batcher, Nanos, Pulled, timer};
+use carpool_core::{Batcher, Clock, Nanos, Pulled, SystemClock, timer};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::bare::Told;
 use crate::batch::Batch;
 use crate::border::PyBorder;
+use crate::clock;
 use crate::errands::{self, Errand};
 use crate::guard;
 use crate::shared::{Shared, epoch};
@@ -78,7 +79,7 @@ impl Watch {
                 return Ok(None);
             }
             if self.main {
-                self.park(py, core, parker, until)?;
+                self.park(py, parker, until)?;
                 pulled = core.pull_own(ticket);
                 continue;
             }
@@ -89,7 +90,9 @@ impl Watch {
                     if is_over() {
                         break;
                     }
-                    parker.park(until.map(|until| until.saturating_sub(core.now())));
+                    if !clock::has_come(until) {
+                        parker.park(clock::rest(until));
+                    }
                     pulled = match is_over() {
                         true => Pulled::Wait(None),
                         false => core.pull_own(ticket),
@@ -108,11 +111,22 @@ impl Watch {
     pub(crate) fn park(
         &self,
         py: Python<'_>,
-        core: &Batcher<PyBorder>,
         parker: &Parker,
         until: Option<Nanos>,
     ) -> PyResult<()> {
-        let rest = until.map(|until| until.saturating_sub(core.now()));
+        if clock::has_come(until) {
+            return Ok(());
+        }
+        self.park_for(py, parker, clock::rest(until))
+    }
+
+    /// Sleeps once, at most so long; may return early.
+    pub(crate) fn park_for(
+        &self,
+        py: Python<'_>,
+        parker: &Parker,
+        rest: Option<Nanos>,
+    ) -> PyResult<()> {
         if self.main {
             py.detach(|| parker.park(Some(rest.unwrap_or(SIGNALS).min(SIGNALS))));
             py.check_signals()
@@ -146,15 +160,11 @@ impl Watch {
         Ok(())
     }
 
-    /// Waits for a batch in a seat; wakes those who have been `told` first.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "a thread, its place, and what it waits for"
-    )]
+    /// Waits for a batch in a seat, no longer than to `until` on the machine's clock; wakes those who have been
+    /// `told` first.
     pub(crate) fn pull(
         &self,
         py: Python<'_>,
-        core: &Batcher<PyBorder>,
         seat: &mut carpool_core::Seat<PyBorder>,
         parker: &Parker,
         size: usize,
@@ -163,18 +173,41 @@ impl Watch {
     ) -> PyResult<Pulled<PyBorder>> {
         let mut told = Some(told);
         loop {
-            let slice = self.main.then(|| core.now().saturating_add(SIGNALS));
+            let slice = self.main.then(|| SystemClock.now().saturating_add(SIGNALS));
             let limit = [slice, until].into_iter().flatten().min();
             let pulled = py.detach(|| {
                 drop(told.take());
-                seat.pull(parker, size, limit, || false)
+                pull(seat, parker, size, limit)
             });
             match pulled {
-                Pulled::Wait(_) if until.is_none_or(|until| core.now() < until) => {
+                Pulled::Wait(_) if until.is_none_or(|until| SystemClock.now() < until) => {
                     py.check_signals()?;
                 }
                 other => return Ok(other),
             }
+        }
+    }
+}
+
+/// Blocks this thread until there is a batch, the batcher is closed and drained, or `limit` has come.
+fn pull(
+    seat: &mut carpool_core::Seat<PyBorder>,
+    parker: &Parker,
+    size: usize,
+    limit: Option<Nanos>,
+) -> Pulled<PyBorder> {
+    loop {
+        let timer = match seat.poll(parker.waker(), size) {
+            Pulled::Wait(timer) => timer,
+            other => return other,
+        };
+        let left = limit.map(|limit| limit.saturating_sub(SystemClock.now()));
+        if left == Some(0) {
+            seat.leave();
+            return Pulled::Wait(timer);
+        }
+        if !clock::has_come(timer) {
+            parker.park([clock::rest(timer), left].into_iter().flatten().min());
         }
     }
 }
@@ -232,17 +265,22 @@ impl Seat {
         max_size: Option<usize>,
     ) -> PyResult<Py<PyAny>> {
         let waker = callback_waker(callback);
-        let pulled = {
+        let pulled = loop {
             let mut seat = self.seat.lock().unwrap_or_else(PoisonError::into_inner);
-            seat.poll(&waker, max_size.unwrap_or(usize::MAX))
+            match seat.poll(&waker, max_size.unwrap_or(usize::MAX)) {
+                Pulled::Wait(until) if clock::has_come(until) => {}
+                pulled => break pulled,
+            }
         };
         Ok(match pulled {
             Pulled::Batch(batch) => Batch::wrap(py, &self.engine, batch)?.into_any(),
-            Pulled::Wait(None) => py.None(),
-            Pulled::Wait(Some(until)) => {
-                let seconds = until.saturating_sub(self.engine.core.now()) as f64 / 1e9;
-                seconds.into_pyobject(py)?.into_any().unbind()
-            }
+            Pulled::Wait(until) => match clock::rest(until) {
+                None => py.None(),
+                Some(rest) => {
+                    let seconds = rest as f64 / 1e9;
+                    seconds.into_pyobject(py)?.into_any().unbind()
+                }
+            },
             Pulled::Closed => false.into_pyobject(py)?.to_owned().into_any().unbind(),
         })
     }

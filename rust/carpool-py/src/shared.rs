@@ -29,10 +29,26 @@ pub(crate) fn epoch() -> u64 {
     EPOCH.load(Ordering::Relaxed)
 }
 
+/// Raised whenever functions have to ask for their engines again: by a fork, or another mode.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// While it stays the same, a known engine is the right one.
+#[inline]
+pub(crate) fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// Has every decorated function ask for its engine again.
+#[pyfunction]
+pub(crate) fn renew() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
 /// Marks this process as a forked child.
 #[pyfunction]
 pub(crate) fn forked() {
     EPOCH.fetch_add(1, Ordering::Relaxed);
+    renew();
     timer::forked();
     errands::forked();
     guard::forget_others();
@@ -61,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) dead: Mutex<Option<Py<PyAny>>>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) watchers: Watchers,
+    /// Whoever submits runs the handler.
+    pub(crate) inline: bool,
 }
 
 impl Shared {

@@ -145,10 +145,14 @@ fn submit(
         Some(told) => shared.core.submit_many(all, waiter, terms, told),
         None => shared.core.submit_together(all, waiter, terms),
     };
-    submitted.map_err(|RefusedMany { why, items, .. }| {
+    let many = submitted.map_err(|RefusedMany { why, items, .. }| {
         let dearest = items.iter().map(|item| item.cost).max();
         errors::refused(py, shared, why, dearest.unwrap_or(0))
-    })
+    })?;
+    if shared.inline {
+        owner.call_method0(py, intern!(py, "_run_here"))?;
+    }
+    Ok(many)
 }
 
 /// The outcome of each, in order: its result, or the exception in its place. Blocks.

@@ -83,15 +83,7 @@ impl Worker {
         }
         let mut seat = seat.unwrap_or_else(|| self.engine.core.seat());
         let pulled = with_parker(|parker| {
-            Watch::new(py)?.pull(
-                py,
-                &self.engine.core,
-                &mut seat,
-                parker,
-                usize::MAX,
-                None,
-                told,
-            )
+            Watch::new(py)?.pull(py, &mut seat, parker, usize::MAX, None, told)
         });
         self.state().seat = Some(seat);
         let Pulled::Batch(mut batch) = pulled? else {
