@@ -36,6 +36,7 @@ def copy_crate(to: Path) -> None:
     # Not with the times of the originals: cargo would take the last build for a fresh one.
     shutil.copytree(CRATE / "src", to / "src", copy_function=shutil.copy)
     shutil.copytree(CRATE / "tests/support", to / "tests/support", copy_function=shutil.copy)
+    shutil.copytree(CRATE / "tests/plainly", to / "tests/plainly", copy_function=shutil.copy)
     for test in ("loom", *TESTS):
         folder = Path("tests") / test
         if (CRATE / folder).exists():

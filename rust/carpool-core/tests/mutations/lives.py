@@ -12,6 +12,8 @@ def life(name: str, *parts: str) -> Mutation:
 POLICY = "scheduler/policy.rs"
 PENDING = "scheduler/pending.rs"
 GROUP = "scheduler/group.rs"
+TAKING = "scheduler/taking.rs"
+OVERFLOW = "scheduler/overflow.rs"
 SCHEDULER = "scheduler/mod.rs"
 DEADLINES = "scheduler/deadlines.rs"
 CALLERS = "scheduler/callers.rs"
@@ -33,12 +35,17 @@ LIVES = [
     life("waits-though-full", POLICY, "if view.count >= size {", "if view.count > size {"),
     life("waits-though-draining", POLICY, "} else if view.draining {", "} else if false {"),
     life("waits-though-the-budget-is-used", POLICY, "view.cost >= limits", "view.cost > limits"),
-    life("one-too-many", PENDING, "while taken < size {", "while taken <= size {"),
+    life(
+        "one-too-many",
+        TAKING,
+        "while self.load.count < most {",
+        "while self.load.count <= most {",
+    ),
     life(
         "over-the-budget",
-        PENDING,
-        "if taken > 0 && cost.saturating_add(next) > self.limits.max_batch_cost {",
-        "if taken > 1 && cost.saturating_add(next) > self.limits.max_batch_cost {",
+        "scheduler/budget.rs",
+        "load.count == 0 || self.allows(&load.with(cost))",
+        "load.count <= 1 || self.allows(&load.with(cost))",
     ),
     life("last-in-first-out", GROUP, "lane.queue.push_back(item);", "lane.queue.push_front(item);"),
     life("least-urgent-group-first", PENDING, "=> Some(a.min(b)),", "=> Some(a.max(b)),"),
@@ -57,10 +64,15 @@ LIVES = [
     life(
         "dead-heads-kept",
         PENDING,
-        "if !self.prune(key, garbage) {",
-        "if { let _ = &garbage; true } {",
+        "if !self.prune(key, garbage) {\n                return Some(key);",
+        "if { let _ = &garbage; true } {\n                return Some(key);",
     ),
-    life("dead-counted", SCHEDULER, "shared.dead.load(Relaxed) > 0;", "false;"),
+    life(
+        "dead-counted",
+        SCHEDULER,
+        "shared.dead.load(Relaxed) > 0;\n            let mut view",
+        "false;\n            let mut view",
+    ),
     life(
         "dead-hide-who-is-due",
         SCHEDULER,
@@ -121,7 +133,49 @@ LIVES = [
         "            self.sweep(shared, out);\n            self.take_in(shared, now, out);\n",
     ),
     life("flush-does-nothing", "batcher.rs", "state.flushed = Some(now);", "state.flushed = None;"),
-    life("slot-never-comes-back", "route.rs", "            state.free_slots += 1;\n", ""),
+    life(
+        "most-urgent-gives-way",
+        "scheduler/ranks.rs",
+        "*rank > Rank::of(newcomer, u64::MAX)",
+        "*rank < Rank::of(newcomer, u64::MAX)",
+    ),
+    life(
+        "deadline-of-who-gave-way-is-kept",
+        OVERFLOW,
+        "        self.deadlines.forget(request);\n",
+        "",
+    ),
+    life(
+        "who-gave-way-hides-in-the-queue",
+        OVERFLOW,
+        "            shared.dead.fetch_add(1, SeqCst);\n",
+        "",
+    ),
+    life(
+        "padded-budget-waits-for-many",
+        "scheduler/policy.rs",
+        "if limits.padded { 1 } else { count }",
+        "count",
+    ),
+    life(
+        "looks-too-far-ahead",
+        TAKING,
+        "self.limits.look_ahead.saturating_add(1);",
+        "self.limits.look_ahead.saturating_add(2);",
+    ),
+    life(
+        "passed-over-for-ever",
+        TAKING,
+        "aged.count().clamp(1, size)",
+        "aged.count().min(1).max(1)",
+    ),
+    life(
+        "sorts-beyond-the-window",
+        TAKING,
+        "group.run(lane, window - first)",
+        "group.run(lane, usize::MAX)",
+    ),
+    life("slot-never-comes-back", "route.rs", "                state.give_slot_back();\n", ""),
     life(
         "a-wake-per-request",
         "border.rs",
@@ -177,8 +231,8 @@ LIVES = [
     life(
         "runner-takes-what-it-is-not-in",
         PENDING,
-        "if at > 0 && cost > self.limits.max_batch_cost {",
-        "if false {",
+        "if !budget.fits(&load, cost) {\n                return false;",
+        "if false {\n                return false;",
     ),
     life(
         "keeper-sleeps-though-due",
@@ -234,8 +288,8 @@ LIVES = [
         "request-dropped-under-the-lock",
         REENTRY,
         PENDING,
-        "                } else {\n                    garbage.push(item);",
-        "                } else {\n                    let _ = &garbage;\n                    drop(item);",
+        "                    }\n                    garbage.push(item);",
+        "                    }\n                    let _ = &garbage;\n                    drop(item);",
     ),
     mutation(
         "border-called-under-the-lock",

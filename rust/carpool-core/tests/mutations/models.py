@@ -90,8 +90,8 @@ MODELS = [
         "admission-bound-by-one",
         "queue::admission_never_exceeds_its_bound",
         "queue/admission.rs",
-        "if word >= self.bound {",
-        "if word >= self.bound + 1 {",
+        "if word >= self.bound.load(Relaxed) {",
+        "if word >= self.bound.load(Relaxed) + 1 {",
     ),
     mutation(
         "admission-close-load-store",
@@ -635,7 +635,7 @@ MODELS = [
         "cancelled-keeper-keeps-the-time",
         "callers::a_caller_that_gives_up_hands_the_time_on",
         "scheduler/callers.rs",
-        "let (key, decision) = self.look(shared, shared.limits.max_batch_size, true, now, out);\n"
+        "let (key, decision) = self.look(shared, self.limits.max_batch_size, true, now, out);\n"
         "        let Some(head)",
         "let _ = now;\n        let (key, decision) = (0, Decision::NO_SLOT);\n        let Some(head)",
     ),
@@ -662,8 +662,8 @@ MODELS = [
         "        let pending = shared.admission.count();\n"
         "        let mut state = lock(&shared.state);\n        let counters = &mut state.counters;\n"
         "        counters.in_flight -= 1;",
-        "        state.free_slots += 1;\n        let pending = shared.admission.count();\n",
-        "        state.free_slots += 1;\n",
+        "        state.give_slot_back();\n        let pending = shared.admission.count();\n",
+        "        state.give_slot_back();\n",
     ),
     mutation(
         "kept-slot-told-to-nobody",
