@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import math
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from carpool import Batcher, DeadlineExceeded, QueueFull, Timing, Trace, batched
+from carpool._core import note_padding
 from carpool.testing import ManualClock
 from gates import Gate, auntil, batched_by, identity, in_thread, run_script, until
 
@@ -75,8 +77,6 @@ def test_a_future_knows_when_its_request_went_through(executor: Any, gate: Gate)
 
 
 def test_with_a_context_on_a_loop_and_in_a_loop_of_ones_own(run: Callable[..., Any]) -> None:
-    import contextlib
-
     async def main() -> None:
         before = now()
         for f in (
@@ -484,12 +484,43 @@ def test_a_loop_of_ones_own_has_no_slots_to_count() -> None:
     batcher.close()
 
 
-def test_padding_is_the_share_that_was_of_no_use() -> None:
-    f = batched(plain)
-    engine = f._station.engine()
-    engine.padded(30, 40)
+@pytest.mark.parametrize("options", [{}, {"context": contextlib.nullcontext}])
+def test_padding_is_the_share_that_was_of_no_use(options: dict[str, Any]) -> None:
+    def handler(items: list[int]) -> list[int]:
+        note_padding(items[0], 40)
+        return items
+
+    f = batched(handler, **options)
+    assert f(30) == 30
     assert f.stats.padding == 0.25
-    engine.padded(30, 80)
+    assert f(10) == 10
+    assert f.stats.padding == 0.5
+    f.close()
+    note_padding(1, 100)
+    assert f.stats.padding == 0.5
+
+
+def test_filling_up_to_a_size_is_padding() -> None:
+    f = batched(plain, batch_sizes=[4], max_batch_size=4, wait_ms=60_000)
+    futures = [f.submit(item) for item in range(3)]
+    f.flush()
+    for future in futures:
+        future.result(20)
+    f.close()
+    assert f.stats.padding == 0.25
+
+
+def test_padded_arrays_are_counted_by_their_elements() -> None:
+    np = pytest.importorskip("numpy")
+    from carpool.collate import Pad
+
+    @batched(collate=Pad(), max_batch_size=3, wait_ms=60_000)
+    def f(rows: Any) -> Any:
+        return rows.sum(axis=1)
+
+    futures = [f.submit(np.ones(length)) for length in (1, 2, 6)]
+    assert [future.result(20) for future in futures] == [1, 2, 6]
+    f.close()
     assert f.stats.padding == 0.5
 
 

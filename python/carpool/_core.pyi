@@ -42,6 +42,7 @@ __all__ = [
     "forked",
     "keep_out",
     "move_clock",
+    "note_padding",
     "renew",
     "run_clock",
     "run_errands",
@@ -65,6 +66,12 @@ def current_batch() -> CurrentBatch:
 
     Raises:
         RuntimeError: no handler runs here.
+    """
+
+def note_padding(useful: int, given: int) -> None:
+    """The handler that runs here was given so much (elements, rows), of which so much was of use, the rest padding.
+
+    Nothing happens where none runs.
     """
 
 def renew() -> None:
@@ -645,8 +652,6 @@ class Engine:
         """Keeps to other numbers from the next decision on: all of them or, with ValueError, none."""
     def _clock_moved(self, runs: bool) -> None:
         """The clock has been moved, or runs again: sees to what is due by now."""
-    def padded(self, useful: int, given: int) -> None:
-        """A handler was given so much (rows, tokens, elements) of which so much was of use, the rest padding."""
     def flush(self) -> None:
         """Makes everything pending leave as soon as a slot is free."""
     def close(self, drain: bool) -> None:

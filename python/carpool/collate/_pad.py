@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from carpool._core import note_padding
 from carpool._exceptions import BatchLengthError, CollateError
 
 from ._checks import (
@@ -207,6 +209,7 @@ class Pad(Collator):
                 of[axis] = _part(row.shape[axis], kept, rule.truncate == "left")
             target.put(at, row, tuple(to), tuple(of))
         target.clear_from(len(lengths))
+        note_padding(sum(map(math.prod, lengths)), len(lengths) * math.prod(widths))
         return target.array, Padded(axes, widths, lengths)
 
     # ------------------------------------------------------------------------ masks and lengths

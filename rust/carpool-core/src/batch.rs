@@ -81,6 +81,9 @@ impl<B: Border> Batch<B> {
             size: shared.learning.padded(left),
             cost,
         };
+        if shared.learning.sizes.is_some() {
+            shared.watch.padded(left as u64, load.size as u64);
+        }
         Self {
             shared,
             answered: vec![false; left],
@@ -146,6 +149,11 @@ impl<B: Border> Batch<B> {
     /// How many requests it holds.
     pub fn len(&self) -> usize {
         self.answered.len()
+    }
+
+    /// Its handler was given so much, of which so much was of use and the rest padding; in whatever unit.
+    pub fn padded(&self, useful: u64, given: u64) {
+        self.shared.watch.padded(useful, given);
     }
 
     /// How many rows its handler is to see: as many as it holds requests, or the next allowed size. The rows

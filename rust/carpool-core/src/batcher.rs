@@ -285,11 +285,6 @@ impl<B: Border> Batcher<B> {
         self.shared.watch.is_slow_due()
     }
 
-    /// A handler was given so much, of which so much was of use and the rest padding; in whatever unit.
-    pub fn padded(&self, useful: u64, given: u64) {
-        self.shared.watch.padded(useful, given);
-    }
-
     /// All figures now.
     pub fn snapshot(&self) -> Snapshot {
         let shared = &self.shared;

@@ -178,7 +178,7 @@ pub struct Snapshot {
     pub oldest: Option<Nanos>,
     /// Batches that were slow.
     pub slow: u64,
-    /// Of what handlers were given, what was of use, and all of it; see [`Batcher::padded`](crate::Batcher::padded).
+    /// Of what handlers were given, what was of use, and all of it; see [`Batch::padded`](crate::Batch::padded).
     pub padding: (u64, u64),
 }
 

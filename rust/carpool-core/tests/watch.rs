@@ -263,11 +263,11 @@ fn the_figures_say_what_expired_who_was_inside_and_how_old_the_oldest_is() {
     let s = batcher.snapshot();
     assert_eq!((s.expired, s.failed, s.peak, s.open), (1, 1, 5, 170));
     next.answer_rest(|_| Ok(1)).send();
-    let _last = pulled(&batcher);
+    let last = pulled(&batcher);
     assert_eq!(batcher.snapshot().peak, 5, "the most so far");
     assert_eq!(batcher.snapshot().padding, (0, 0));
-    batcher.padded(6, 8);
-    batcher.padded(1, 2);
+    last.padded(6, 8);
+    last.padded(1, 2);
     assert_eq!(batcher.snapshot().padding, (7, 10));
     assert_eq!(batcher.clock().now(), 170);
 }

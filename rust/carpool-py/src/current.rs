@@ -191,6 +191,23 @@ impl CurrentBatch {
     }
 }
 
+/// The handler that runs here was given so much (elements, rows), of which so much was of use, the rest padding.
+#[pyfunction]
+pub(crate) fn note_padding(py: Python<'_>, useful: u64, given: u64) {
+    let Some(run) = run::innermost(py) else {
+        return;
+    };
+    let subject = run.get().spot().lock();
+    match *subject {
+        // A call that runs alone is not padded.
+        Subject::Nothing | Subject::Alone => {}
+        // SAFETY: it is in its place and alive while it stands in the spot, which is locked.
+        Subject::Bare(core) => unsafe { &*core }.padded(useful, given),
+        // SAFETY: as above.
+        Subject::Wrapped(batch) => unsafe { &*batch }.core().padded(useful, given),
+    }
+}
+
 /// The batch that the handler runs which this is called in.
 #[pyfunction]
 pub(crate) fn current_batch(py: Python<'_>) -> PyResult<CurrentBatch> {

@@ -546,11 +546,6 @@ impl Engine {
         self.0.pumps.wake_all(py);
     }
 
-    /// A handler was given so much (rows, tokens, elements) of which so much was of use, the rest padding.
-    fn padded(&self, useful: u64, given: u64) {
-        self.0.core.padded(useful, given);
-    }
-
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         visit.call(&self.0.watchers.hook)
     }

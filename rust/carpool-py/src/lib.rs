@@ -137,6 +137,7 @@ mod _core {
         module.add_function(wrap_pyfunction!(clock::stop_clock, module)?)?;
         module.add_function(wrap_pyfunction!(clock::move_clock, module)?)?;
         module.add_function(wrap_pyfunction!(clock::run_clock, module)?)?;
+        module.add_function(wrap_pyfunction!(current::note_padding, module)?)?;
         module.add_function(wrap_pyfunction!(shared::forked, module)?)?;
         module.add_function(wrap_pyfunction!(guard::keep_out, module)?)?;
         module.add_function(wrap_pyfunction!(errands::run_errands, module)?)?;
