@@ -151,6 +151,7 @@ def _tqdm(name: str, total: int | None) -> tuple[Callable[[Progress], object], A
 
 
 def _rich(name: str, total: int | None) -> tuple[Callable[[Progress], object], Any]:
+    from rich import console
     from rich import progress as rich_progress
 
     columns: list[Any] = [
@@ -161,7 +162,9 @@ def _rich(name: str, total: int | None) -> tuple[Callable[[Progress], object], A
         rich_progress.TimeRemainingColumn(),
         rich_progress.TextColumn("{task.fields[notes]}"),
     ]
-    drawn = rich_progress.Progress(*columns, auto_refresh=False)
+    drawn = rich_progress.Progress(
+        *columns, auto_refresh=False, console=console.Console(stderr=True)
+    )
     number = drawn.add_task(name, total=total, rate=0.0, notes="")
     drawn.start()
 
