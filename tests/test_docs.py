@@ -144,3 +144,11 @@ def test_links_of_a_page_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_page_that_starts_from_symptoms_names_every_option() -> None:
+    from carpool._options import CallOptions, Options
+
+    page = (ROOT / "docs/guides/which-option.md").read_text()
+    known = {*Options.__dataclass_fields__, *CallOptions.__dataclass_fields__}
+    assert {name for name in known if f"`{name}" not in page} == set()

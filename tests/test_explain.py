@@ -157,8 +157,20 @@ SITUATIONS: dict[str, tuple[Stats, dict[str, Any], list[str], list[str]]] = {
     "a budget": (
         figures({"cost": 80, "wait": 20}, size=10),
         {"max_batch_cost": 4096, "wait_ms": 1},
-        ["more than `max_batch_cost`", "`max_batch_cost=4096` is what limits them"],
+        ["`max_batch_cost=4096` is what limits them", "with smaller ones (`look_ahead`)"],
         ["slowly"],
+    ),
+    "a budget, filled up": (
+        figures({"cost": 80, "wait": 20}, size=10),
+        {"max_batch_cost": 4096, "wait_ms": 1, "look_ahead": 8},
+        ["more than `max_batch_cost`", "raise it if the handler bears more."],
+        ["look_ahead"],
+    ),
+    "full and not full": (
+        figures({"full": 50, "idle": 50}, size=16),
+        {},
+        ["50 % left because they were full, 50 % because a slot was free"],
+        ["as full as they may be"],
     ),
     "callers gather": (
         figures({"gather": 100}, size=10),
@@ -239,7 +251,18 @@ SITUATIONS: dict[str, tuple[Stats, dict[str, Any], list[str], list[str]]] = {
         ["20 % ran out of time", "hardly longer than the wait"],
         ["failed"],
     ),
-    "failed": (figures(answered=800, failed=800), {}, ["50 % failed."], ["ran out of time"]),
+    "failed": (
+        figures(answered=800, failed=800),
+        {},
+        ["50 % failed.", "with `on_error='isolate'` it fails only those"],
+        ["ran out of time"],
+    ),
+    "failed, each for itself": (
+        figures(answered=800, failed=800),
+        {"on_error": "isolate"},
+        ["50 % failed."],
+        ["`on_error"],
+    ),
     "given up": (
         figures(cancelled=400, submitted=2000),
         {},
@@ -249,14 +272,20 @@ SITUATIONS: dict[str, tuple[Stats, dict[str, Any], list[str], list[str]]] = {
     "padding": (
         figures(padding=0.45),
         {},
-        ["45 % of what the handler was given was padding", "`key`"],
-        ["`batch_sizes`"],
+        ["45 % of what the handler was given was padding", "with `length`, requests of similar"],
+        ["`batch_sizes`", "`length_window`"],
+    ),
+    "padding in spite of lengths": (
+        figures(padding=0.45),
+        {"length": len},
+        ["45 % of what the handler was given was padding", "a larger `length_window`"],
+        ["with `length`"],
     ),
     "filled up to sizes": (
         figures(padding=0.3),
         {"batch_sizes": [1, 32]},
         ["30 % of what the handler was given was padding", "`batch_sizes`"],
-        ["`key`"],
+        ["`length`"],
     ),
     "little padding": (figures(padding=0.05), {}, [], ["padding"]),
 }

@@ -201,6 +201,8 @@ def _full(f: Facts) -> str | None:
             f"Requests wait {_ms(wait)} ms for a batch that takes {_ms(run)} ms: they come faster than the handler "
             f"takes them. A larger `max_batch_size`{slots} helps if the handler bears it."
         )
+    if f.is_small:
+        return None
     return (
         "They are as full as they may be; a larger `max_batch_size` pays if the handler bears it."
     )
@@ -209,9 +211,10 @@ def _full(f: Facts) -> str | None:
 def _cost(f: Facts) -> str | None:
     if f.share_of("cost") < 0.5:
         return None
+    fill = "" if f.options.look_ahead else ", or fill what is left with smaller ones (`look_ahead`)"
     return (
         f"`max_batch_cost={f.options.max_batch_cost}` is what limits them, not `max_batch_size`: "
-        f"raise it if the handler bears more."
+        f"raise it if the handler bears more{fill}."
     )
 
 
@@ -354,9 +357,14 @@ def _padding(f: Facts) -> str | None:
             f"{_percent(padding)} of what the handler was given was padding: sizes that lie closer together "
             f"(`batch_sizes`) waste less."
         )
+    if f.options.length is not None:
+        return (
+            f"{_percent(padding)} of what the handler was given was padding, although those of similar `length` share "
+            f"batches: a larger `length_window`, or more requests at once, gives more to choose from."
+        )
     return (
-        f"{_percent(padding)} of what the handler was given was padding: let requests of like length share batches, "
-        f"by a `key` of the length's order of magnitude."
+        f"{_percent(padding)} of what the handler was given was padding: with `length`, requests of similar length "
+        f"share batches."
     )
 
 
