@@ -80,6 +80,7 @@ impl<B: Border> Batch<B> {
         let load = Load {
             size: shared.learning.padded(left),
             cost,
+            oldest,
         };
         if shared.learning.sizes.is_some() {
             shared.watch.padded(left as u64, load.size as u64);

@@ -134,7 +134,7 @@ pub(crate) fn route<B: Border>(
             // One that failed may have ended early.
             let ran = ended.load.filter(|_| failed < delivered + gone);
             if let (Some(learned), Some(load)) = (&mut state.learned, ran) {
-                learned.ran(load, run);
+                learned.ran(load, run, now);
             }
             took = run;
             state.company.answered(run, shared.admission.count());

@@ -13,6 +13,7 @@ const SIZES: [usize; 4] = [1, 2, 4, 8];
 fn batcher(sizes: &[usize], limits: Limits) -> (Batcher<Plain>, Time) {
     let learning = Learning {
         sizes: Sizes::new(sizes),
+        ..Learning::default()
     };
     let time = Time::default();
     let made = Batcher::learning(limits, learning, time.clone());

@@ -2,6 +2,7 @@
 //! it; without one the scheduler pays for the look that finds nothing here.
 
 use super::curve::Curve;
+use super::objective::{Hold, Objective, Outlook, Runs};
 use super::sizes::Sizes;
 use crate::clock::Nanos;
 use crate::limits::{BadLimit, Limits};
@@ -11,11 +12,13 @@ use crate::limits::{BadLimit, Limits};
 pub struct Learning {
     /// The sizes that batches may have, for the handler.
     pub sizes: Option<Sizes>,
+    /// How long after its call each answer should be there.
+    pub target: Option<Nanos>,
 }
 
 impl Learning {
     fn is_off(&self) -> bool {
-        self.sizes.is_none()
+        self.sizes.is_none() && self.target.is_none()
     }
 
     /// The limits with what follows from this: no batch is larger than the largest size.
@@ -62,6 +65,8 @@ pub(crate) struct Load {
     pub(crate) size: usize,
     /// What its requests cost.
     pub(crate) cost: u64,
+    /// When the oldest of them arrived.
+    pub(crate) oldest: Nanos,
 }
 
 /// What is known by now.
@@ -71,6 +76,7 @@ pub(crate) struct Learned {
     /// What a batch of each size takes.
     runs: Vec<f64>,
     flow: Flow,
+    objective: Option<Objective>,
 }
 
 impl Learned {
@@ -86,11 +92,15 @@ impl Learned {
             runs: vec![0.0; all.len()],
             sizes,
             flow: Flow::default(),
+            objective: learning.target.map(Objective::new),
         }))
     }
 
-    /// A whole batch was answered after running for `run`.
-    pub(crate) fn ran(&mut self, load: Load, run: Nanos) {
+    /// A whole batch was answered now, after running for `run`.
+    pub(crate) fn ran(&mut self, load: Load, run: Nanos, now: Nanos) {
+        if let Some(objective) = &mut self.objective {
+            objective.ended(load.size, now.saturating_sub(load.oldest));
+        }
         self.curve.learn(load.size, load.cost, run);
         if let Some(sizes) = &self.sizes {
             self.runs = sizes.runs(&self.curve);
@@ -100,6 +110,45 @@ impl Learned {
     /// `arrived` requests had arrived in all by `now`.
     pub(crate) fn see(&mut self, arrived: u64, now: Nanos) {
         self.flow.see(arrived, now);
+    }
+
+    /// Whether there is a target.
+    #[inline]
+    pub(crate) fn aims(&self) -> bool {
+        self.objective.is_some()
+    }
+
+    fn with_runs<R>(&self, cost_each: f64, f: impl FnOnce(&Runs<'_>) -> R) -> Option<R> {
+        if self.curve.is_empty() {
+            return None;
+        }
+        let rows = |n: usize| self.sizes.as_ref().map_or(n, |sizes| sizes.fit(n));
+        let cost = |n: usize| (cost_each * n as f64) as u64;
+        let expected = |n: usize| self.curve.expected(rows(n), cost(n)).unwrap_or(0.0);
+        let at_most = |n: usize| self.curve.at_most(rows(n), cost(n)).unwrap_or(0.0);
+        Some(f(&Runs {
+            expected: &expected,
+            at_most: &at_most,
+        }))
+    }
+
+    /// How long a request of any key may wait before it is due; `None` without a target.
+    pub(crate) fn longest_wait(&self, pending: usize, groups: usize, most: usize) -> Option<Nanos> {
+        let objective = self.objective.as_ref()?;
+        let longest = |runs: &Runs<'_>| objective.longest(pending, groups, most, runs);
+        Some(self.with_runs(1.0, longest).unwrap_or(0))
+    }
+
+    /// How long to hold what is pending; `None` without a target, and while nothing is known.
+    pub(crate) fn hold(&self, outlook: Outlook, cost: u64) -> Option<Hold> {
+        let objective = self.objective.as_ref()?;
+        let outlook = Outlook {
+            rate: self.flow.rate,
+            long_rate: self.flow.long_rate,
+            ..outlook
+        };
+        let each = cost as f64 / outlook.count.max(1) as f64;
+        self.with_runs(each, |runs| objective.hold(&outlook, runs))
     }
 
     /// How many of `count` pending requests should leave, of which a slot takes up to `size`; `all` of them, if
@@ -122,23 +171,37 @@ impl Learned {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Flow {
     arrived: u64,
+    /// When this began; 0 before.
+    since: Nanos,
     at: Nanos,
     /// Per nanosecond.
     rate: f64,
+    /// The same, over a longer time.
+    long_rate: f64,
 }
 
 impl Flow {
     /// What lies so far back counts half as much, and less: 30 ms.
     const MEMORY: f64 = 43e6;
+    const LONG_MEMORY: f64 = 2e9;
 
     fn see(&mut self, arrived: u64, now: Nanos) {
+        if self.since == 0 {
+            (self.since, self.at) = (now, now);
+        }
         let passed = now.saturating_sub(self.at) as f64;
         if passed <= 0.0 || arrived < self.arrived {
             return;
         }
         let news = (arrived - self.arrived) as f64 / passed;
-        let kept = (-passed / Self::MEMORY).exp();
-        self.rate = self.rate * kept + news * (1.0 - kept);
+        // At first the mean of all: nothing is known of a time before.
+        let all = now.saturating_sub(self.since) as f64;
+        let mix = |rate: f64, memory: f64| {
+            let kept = (1.0 - passed / all).min((-passed / memory).exp());
+            rate * kept + news * (1.0 - kept)
+        };
+        self.rate = mix(self.rate, Self::MEMORY);
+        self.long_rate = mix(self.long_rate, Self::LONG_MEMORY);
         self.arrived = arrived;
         self.at = now;
     }
@@ -152,6 +215,7 @@ mod tests {
     fn sizes_limit_the_batch_and_must_fit_it() {
         let learning = |sizes: &[usize]| Learning {
             sizes: Sizes::new(sizes),
+            ..Learning::default()
         };
         let limits = Limits {
             max_batch_size: 8,
@@ -170,6 +234,7 @@ mod tests {
     fn a_slot_that_takes_few_gets_a_size_that_it_takes() {
         let learning = Learning {
             sizes: Sizes::new(&[2, 4, 8]),
+            ..Learning::default()
         };
         let learned = Learned::of(&learning, &Limits::default()).unwrap();
         for (size, expected) in [(usize::MAX, 7), (8, 7), (7, 4), (4, 4), (3, 2), (1, 1)] {

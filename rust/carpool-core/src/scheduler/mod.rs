@@ -13,6 +13,7 @@ pub mod curve;
 mod deadlines;
 mod group;
 pub mod learned;
+pub mod objective;
 mod overflow;
 pub mod pending;
 pub mod policy;
@@ -47,6 +48,7 @@ use cap::Cap;
 pub(crate) use company::Company;
 use deadlines::Deadlines;
 use learned::{Learned, Learning};
+use objective::{Hold, Outlook};
 use pending::{Pending, Queued};
 use policy::{Decision, Reason, decide};
 pub(crate) use waiting::Waiting;
@@ -375,7 +377,9 @@ impl<B: Border> State<B> {
             self.see_arrivals(shared, now);
         }
         let draining = self.phase != Phase::Open;
-        let waited = now.checked_sub(self.limits.wait);
+        let aims = self.learned.as_ref().is_some_and(|learned| learned.aims());
+        let longest = self.longest_wait();
+        let waited = now.checked_sub(longest);
         let due = if draining {
             Some(Nanos::MAX)
         } else {
@@ -395,12 +399,16 @@ impl<B: Border> State<B> {
                 .view(key, size.min(self.limits.max_batch_size), some_dead);
             view.draining = draining;
             view.flushed = view.oldest <= self.flushed;
-            if gathers && self.limits.gather && self.limits.wait == 0 {
+            if gathers && self.limits.gather && self.limits.wait == 0 && !aims {
                 view.gather = view
                     .oldest
                     .and_then(|oldest| self.company.gather(key, oldest));
             }
-            let decision = decide(&self.limits, size, &view, now, self.free_slots);
+            let decision = if aims {
+                self.aim(size, &view, longest, now)
+            } else {
+                decide(&self.limits, size, &view, now, self.free_slots)
+            };
             let waits = matches!(decision, Decision::Wait { until: Some(_), .. });
             if waits && self.pending.only_looks_full(key, view.count) {
                 // Dead handles made it look full, and may hide a group that is due.
@@ -408,6 +416,63 @@ impl<B: Border> State<B> {
                 continue;
             }
             return (key, decision);
+        }
+    }
+
+    /// How long a request may wait before its group is due.
+    #[inline]
+    fn longest_wait(&self) -> Nanos {
+        let learned = self.learned.as_deref();
+        let aimed = learned.and_then(|learned| {
+            let (pending, groups) = (self.pending.len(), self.pending.groups());
+            learned.longest_wait(pending, groups, self.limits.max_batch_size)
+        });
+        aimed.unwrap_or(self.limits.wait)
+    }
+
+    /// Asks the objective, and then the policy with the wait that it allows.
+    #[cold]
+    fn aim(&self, size: usize, view: &policy::View, longest: Nanos, now: Nanos) -> Decision {
+        let free = self.free_slots;
+        let size = size.clamp(1, self.limits.max_batch_size);
+        let hold = self
+            .learned
+            .as_ref()
+            .zip(view.oldest)
+            .map(|(learned, oldest)| {
+                let outlook = Outlook {
+                    count: view.count,
+                    pending: self.pending.len().max(view.count),
+                    groups: self.pending.groups(),
+                    oldest,
+                    now,
+                    free_slots: free,
+                    most: size,
+                    rate: 0.0,
+                    long_rate: 0.0,
+                };
+                learned.hold(outlook, view.cost)
+            });
+        // While nothing is known nobody is held.
+        let hold = hold.flatten().unwrap_or(Hold {
+            wait: 0,
+            full: size,
+            look: size,
+        });
+        let limits = Limits {
+            // Due is due, or it would stand before others that are.
+            wait: hold.wait.min(longest),
+            ..self.limits
+        };
+        match decide(&limits, hold.full, view, now, free) {
+            Decision::Leave(Reason::Full) if view.count < size => Decision::Leave(Reason::Target),
+            Decision::Leave(Reason::Wait) => Decision::Leave(Reason::Target),
+            Decision::Wait { until, count, cost } if until.is_some() => Decision::Wait {
+                until,
+                count: count.min(hold.look.max(view.count + 1)),
+                cost,
+            },
+            other => other,
         }
     }
 

@@ -24,11 +24,13 @@ pub enum Reason {
     Flush,
     /// The batcher is draining.
     Close,
+    /// The latency target allowed to hold it no longer.
+    Target,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Full,
         Self::Wait,
         Self::Cost,
@@ -36,6 +38,7 @@ impl Reason {
         Self::Gather,
         Self::Flush,
         Self::Close,
+        Self::Target,
     ];
 
     /// The word for it.
@@ -48,6 +51,7 @@ impl Reason {
             Self::Gather => "gather",
             Self::Flush => "flush",
             Self::Close => "close",
+            Self::Target => "target",
         }
     }
 }

@@ -56,6 +56,16 @@ impl Setting {
             .collect();
         let learning = Learning {
             sizes: Sizes::new(&sizes),
+            target: dice.pick(&[None, None, None, None, Some(10), Some(60)]),
+        };
+        let limits = Limits {
+            // The target chooses the wait.
+            wait: if learning.target.is_some() {
+                0
+            } else {
+                limits.wait
+            },
+            ..limits
         };
         Self {
             limits,
