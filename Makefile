@@ -113,6 +113,10 @@ bench: $(STAMPS)/build $(STAMPS)/bench ## the core in Rust, then the quick compa
 	cargo bench --workspace --exclude carpool-py
 	$(PY) benches/compare.py --quick
 
+.PHONY: bench-target
+bench-target: ## latency targets beside fixed settings, AIMD and a fit, in virtual time (CARPOOL_SEEDS, CARPOOL_REQUESTS)
+	cargo bench -p carpool-core --bench objective
+
 # Ray Serve and BentoML take part where they are installed: `make bench-compare PEERS="peers peers-big"`.
 PEERS ?= peers
 .PHONY: bench-compare

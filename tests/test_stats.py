@@ -24,7 +24,7 @@ COUNTERS = (
     "in_flight",
     "batches",
 )
-REASONS = {"full", "wait", "cost", "idle", "gather", "flush", "close"}
+REASONS = {"full", "wait", "cost", "idle", "gather", "flush", "close", "target"}
 
 
 def counts(stats: Stats) -> dict[str, int]:

@@ -207,7 +207,7 @@ class CurrentBatch:
         """How many requests it holds."""
     @property
     def reason(self) -> Reason:
-        """Why it left: "full", "wait", "cost", "idle", "gather", "flush" or "close"."""
+        """Why it left: "full", "wait", "cost", "idle", "gather", "flush", "close" or "target"."""
     @property
     def waited_ms(self) -> float:
         """How long the oldest request had waited when the batch was sealed, in milliseconds."""
@@ -234,7 +234,7 @@ class Batch(Generic[_A, _B]):
         """
     @property
     def reason(self) -> Reason:
-        """Why it left: "full", "wait", "cost", "idle", "gather", "flush" or "close"."""
+        """Why it left: "full", "wait", "cost", "idle", "gather", "flush", "close" or "target"."""
     @property
     def waited_ms(self) -> float:
         """How long the oldest request had waited when the batch was sealed, in milliseconds."""
@@ -507,6 +507,7 @@ class Engine:
         timeout_ns: int | None = None,
         age_ns: int = 0,
         batch_sizes: Sequence[int] | None = None,
+        target_ns: int | None = None,
         on_request: Callable[[Any], object] | None = None,
         sample_rate: float = 1.0,
         slow_ns: int | None = None,
@@ -648,6 +649,7 @@ class Engine:
         age_ns: int = 0,
         sample_rate: float = 1.0,
         slow_ns: int | None = None,
+        target_ns: int | None = None,
     ) -> None:
         """Keeps to other numbers from the next decision on: all of them or, with ValueError, none."""
     def _clock_moved(self, runs: bool) -> None:

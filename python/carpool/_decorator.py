@@ -58,6 +58,7 @@ def batched(
     retry_ms: float = 100,
     keep_contexts: bool = False,
     batch_sizes: Sequence[int] | None = None,
+    target_ms: float | None = None,
     on_request: Callable[[Trace], object] | None = None,
     sample_rate: float = 1.0,
     slow_ms: float | None = None,
@@ -125,6 +126,9 @@ def batched(
         batch_sizes: the sizes that the handler may see, such as [1, 2, 4, 8]: its lists are filled up to the next of them
             with repeats of the last item, or requests are held back for the next batch, whichever the measured run
             times make cheaper. It must return a row per item; callers get only theirs. None above `max_batch_size`.
+        target_ms: how long after its call each answer should be there, at the 99th percentile. The batcher learns what
+            batches take, and holds requests for company as long as that allows and larger batches pay. It replaces
+            `wait_ms`. Nothing is ever dropped for it.
         on_request: called with a `Trace` of each request that was in a batch or expired, after its caller was told, in
             the thread that ran the batch. What it raises is logged.
         sample_rate: the share of the requests that `on_request` hears of, more than 0 and at most 1.
@@ -174,6 +178,7 @@ def batched(
         retry_ms=retry_ms,
         keep_contexts=keep_contexts,
         batch_sizes=batch_sizes,
+        target_ms=target_ms,
         on_request=on_request,
         sample_rate=sample_rate,
         slow_ms=slow_ms,

@@ -35,6 +35,7 @@ WHY = {
     "gather": "the callers that were expected back had come, or their time was over (`gather`)",
     "flush": "`flush()` sent them",
     "close": "the batcher was being closed",
+    "target": "`target_ms` allowed to hold them no longer, or nobody else was expected",
 }
 
 

@@ -40,6 +40,7 @@ LIVE = (
     "retries",
     "retry_ms",
     "stall_ms",
+    "target_ms",
     "sample_rate",
     "slow_ms",
 )
@@ -51,6 +52,7 @@ FOR_GOOD = {
     "setup": "it may have run",
     "context": "its handler is bound to it",
     "name": "its statistics, threads and log lines go by it",
+    "batch_sizes": "its handler is made for them",
     "cost": "pending requests have been measured by it",
     "padded_cost": "pending requests are counted by it",
     "length": "pending requests have been measured by it",
@@ -101,6 +103,7 @@ class Options:
     retry_ms: float = 100
     keep_contexts: bool = False
     batch_sizes: Sequence[int] | None = None
+    target_ms: float | None = None
     on_request: Callable[[Trace], object] | None = None
     sample_rate: float = 1.0
     slow_ms: float | None = None
@@ -176,6 +179,15 @@ class Options:
         if self.batch_sizes is not None:
             sizes = _sizes("batch_sizes", self.batch_sizes, self.max_batch_size)
             object.__setattr__(self, "batch_sizes", sizes)
+        if self.target_ms is not None:
+            _milliseconds("target_ms", self.target_ms)
+            if self.target_ms == 0:
+                raise ValueError("target_ms must be more than 0 milliseconds, or None, not 0")
+            if self.wait_ms:
+                raise ValueError(
+                    f"target_ms={self.target_ms!r} chooses by itself how long requests are held: "
+                    f"leave out wait_ms={self.wait_ms!r}"
+                )
         if self.on_request is not None and not callable(self.on_request):
             raise TypeError(
                 f"on_request must be callable with a carpool.Trace, or None, not "

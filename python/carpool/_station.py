@@ -32,6 +32,7 @@ class Numbers(TypedDict):
     age_ns: int
     sample_rate: float
     slow_ns: int | None
+    target_ns: int | None
 
 
 class Station:
@@ -101,6 +102,7 @@ class Station:
             "timeout_ns": None if timeout_ms is None else round(timeout_ms * 1e6),
             "age_ns": round(options.age_ms * 1e6),
             "sample_rate": options.sample_rate,
+            "target_ns": None if options.target_ms is None else round(options.target_ms * 1e6),
             "slow_ns": None if options.slow_ms is None else round(options.slow_ms * 1e6),
         }
         if self.is_inline:

@@ -26,7 +26,7 @@ OnError = Literal["raise", "isolate"]
 Executor = Literal["thread", "loop", "caller"]
 #: What the handler runs inside; the asynchronous kind is for `async def` handlers.
 Entered = AbstractContextManager[object] | AbstractAsyncContextManager[object]
-Reason = Literal["full", "wait", "cost", "idle", "gather", "flush", "close"]
+Reason = Literal["full", "wait", "cost", "idle", "gather", "flush", "close", "target"]
 
 
 class Rows(Protocol[R_co]):

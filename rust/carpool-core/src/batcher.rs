@@ -9,7 +9,7 @@ use crate::error::Refused;
 use crate::limits::{BadLimit, Limits};
 use crate::many::{Item, Many, RefusedMany, Told, submit_many};
 use crate::request::Terms;
-use crate::scheduler::learned::Learning;
+use crate::scheduler::learned::{Learned, Learning};
 use crate::scheduler::{Phase, Shared};
 use crate::slot::{Pulled, Seat, pull_own, try_pull};
 use crate::stats::{Snapshot, since};
@@ -71,6 +71,15 @@ impl<B: Border> Batcher<B> {
     /// Keeps to other limits from the next decision on: all of them or, where one cannot be kept or is settled for
     /// good, none. What is pending stays; what was let in under other limits still runs.
     pub fn configure(&self, limits: Limits) -> Result<(), BadLimit> {
+        self.reconfigure(limits, None)
+    }
+
+    /// The same, and another latency target (or none) with them. What was learned stays known.
+    pub fn configure_aiming(&self, limits: Limits, target: Option<Nanos>) -> Result<(), BadLimit> {
+        self.reconfigure(limits, Some(target))
+    }
+
+    fn reconfigure(&self, limits: Limits, target: Option<Option<Nanos>>) -> Result<(), BadLimit> {
         let now = self.now();
         let shared = &self.shared;
         shared.locked(|state, out| {
@@ -79,6 +88,9 @@ impl<B: Border> Batcher<B> {
                 .check_change(shared.posted.counts_cost, &limits)?;
             let limits = shared.learning.limit(limits)?;
             state.keep_to(shared, limits);
+            if let Some(target) = target {
+                Learned::aim(&mut state.learned, target, &shared.learning, &limits);
+            }
             state.settle(shared, now, out);
             Ok(())
         })

@@ -136,6 +136,10 @@ pub(crate) fn route<B: Border>(
             if let (Some(learned), Some(load)) = (&mut state.learned, ran) {
                 learned.ran(load, run, now);
             }
+            if state.learned.is_some() {
+                // Before the callers are told: who comes back then has not come to others.
+                state.see_arrivals(shared, delivered + gone, now);
+            }
             took = run;
             state.company.answered(run, shared.admission.count());
             if !keeps_slot {

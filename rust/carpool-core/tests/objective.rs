@@ -78,6 +78,21 @@ fn the_target_is_met_and_its_time_is_used() {
     }
 }
 
+/// Callers who wait for their answers before they call again are not held for nobody.
+#[test]
+fn callers_in_a_loop_are_hardly_held() {
+    for callers in [1, 2, 3, 8, 30] {
+        for pause in [1000, 500_000, 5_000_000] {
+            let (free, held) = (
+                shipped::callers(callers, pause, 0, 1),
+                shipped::callers(callers, pause, 50_000_000, 1),
+            );
+            println!("{callers} callers, {pause} ns: {free:.0}/s, with a target {held:.0}/s");
+            assert!(held > 0.75 * free, "{callers}, {pause}: {held} of {free}");
+        }
+    }
+}
+
 #[test]
 fn a_seed_plays_the_same_again() {
     let traces = all(3, 2000);
@@ -111,6 +126,8 @@ prop_compose! {
             most,
             rate,
             long_rate,
+            in_flight: 0,
+            room: 1000.0,
         }
     }
 }
@@ -131,7 +148,7 @@ proptest! {
         let expected = |n: usize| fixed + each * n as f64;
         let at_most = |n: usize| odd * (fixed + each * n as f64);
         let runs = Runs { expected: &expected, at_most: &at_most };
-        let Hold { wait, full, look } = Objective::new(target).hold(&outlook, &runs);
+        let Hold { wait, full, look, .. } = Objective::new(target).hold(&outlook, &runs);
         prop_assert!(full >= 1 && full <= outlook.most && look <= outlook.most);
         if wait > 0 {
             prop_assert!(outlook.rate > 0.0 && outlook.count < full && look > outlook.count);

@@ -40,7 +40,7 @@ impl Engine {
     #[pyo3(signature = (*, name, max_batch_size, wait_ns, max_queue, overflow, slots, executor,
                         max_batch_cost=None, padded_cost=false, look_ahead=0, length_window=0,
                         gather=true, timeout_ns=None, age_ns=0,
-                        batch_sizes=None, on_request=None, sample_rate=1.0, slow_ns=None,
+                        batch_sizes=None, target_ns=None, on_request=None, sample_rate=1.0, slow_ns=None,
                         steps=16, inline=false))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn new(
@@ -59,6 +59,7 @@ impl Engine {
         timeout_ns: Option<Nanos>,
         age_ns: Nanos,
         batch_sizes: Option<Vec<usize>>,
+        target_ns: Option<Nanos>,
         on_request: Option<Py<PyAny>>,
         sample_rate: f64,
         slow_ns: Option<Nanos>,
@@ -93,6 +94,7 @@ impl Engine {
         };
         let learning = Learning {
             sizes: batch_sizes.as_deref().and_then(Sizes::new),
+            target: target_ns,
         };
         let core = Batcher::learning(limits, learning, PyClock)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
@@ -403,6 +405,8 @@ impl Engine {
                         look_ahead=0, length_window=0, timeout_ns=None,
                         age_ns=0,
                         sample_rate=1.0, slow_ns=None))]
+    #[pyo3(signature = (*, max_batch_size, wait_ns, max_queue, slots, max_batch_cost=None, timeout_ns=None,
+                        age_ns=0, sample_rate=1.0, slow_ns=None, target_ns=None))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn configure(
         &self,
@@ -418,6 +422,7 @@ impl Engine {
         age_ns: Nanos,
         sample_rate: f64,
         slow_ns: Option<Nanos>,
+        target_ns: Option<Nanos>,
     ) -> PyResult<()> {
         let core = &self.0.core;
         let limits = Limits {
@@ -431,7 +436,7 @@ impl Engine {
             slots: slots.unwrap_or(usize::MAX),
             ..core.limits()
         };
-        core.configure(limits)
+        core.configure_aiming(limits, target_ns)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         self.0.standing.change(timeout_ns, age_ns);
         self.0.watchers.ask(core, sample_rate, slow_ns);

@@ -2,6 +2,7 @@
 //! it; without one the scheduler pays for the look that finds nothing here.
 
 use super::curve::Curve;
+use super::flow::Flow;
 use super::objective::{Hold, Objective, Outlook, Runs};
 use super::sizes::Sizes;
 use crate::clock::Nanos;
@@ -96,6 +97,29 @@ impl Learned {
         }))
     }
 
+    /// Another target, or none, for one that may have learned already.
+    pub(crate) fn aim(
+        learned: &mut Option<Box<Self>>,
+        target: Option<Nanos>,
+        learning: &Learning,
+        limits: &Limits,
+    ) {
+        let learning = Learning {
+            target,
+            ..learning.clone()
+        };
+        match learned {
+            None => *learned = Self::of(&learning, limits),
+            Some(_) if learning.is_off() => *learned = None,
+            Some(learned) => {
+                let same = learned.objective.as_ref().map(Objective::target) == target;
+                if !same {
+                    learned.objective = target.map(Objective::new);
+                }
+            }
+        }
+    }
+
     /// A whole batch was answered now, after running for `run`.
     pub(crate) fn ran(&mut self, load: Load, run: Nanos, now: Nanos) {
         if let Some(objective) = &mut self.objective {
@@ -107,9 +131,19 @@ impl Learned {
         }
     }
 
-    /// `arrived` requests had arrived in all by `now`.
-    pub(crate) fn see(&mut self, arrived: u64, now: Nanos) {
-        self.flow.see(arrived, now);
+    /// See [`Flow::see`].
+    pub(crate) fn see(&mut self, arrived: u64, there: u64, outstanding: bool, now: Nanos) {
+        self.flow.see(arrived, there, outstanding, now);
+    }
+
+    /// Whether requests are held.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.flow.is_holding()
+    }
+
+    /// A batch was sealed.
+    pub(crate) fn sealed(&mut self) {
+        self.flow.sealed();
     }
 
     /// Whether there is a target.
@@ -139,16 +173,28 @@ impl Learned {
         Some(self.with_runs(1.0, longest).unwrap_or(0))
     }
 
-    /// How long to hold what is pending; `None` without a target, and while nothing is known.
-    pub(crate) fn hold(&self, outlook: Outlook, cost: u64) -> Option<Hold> {
+    /// How long to hold what is pending; `None` for not at all.
+    pub(crate) fn hold(&mut self, outlook: Outlook, cost: u64) -> Option<Hold> {
         let objective = self.objective.as_ref()?;
+        if !self.flow.is_worth_it() || outlook.now >= self.flow.patience() {
+            return None;
+        }
         let outlook = Outlook {
-            rate: self.flow.rate,
-            long_rate: self.flow.long_rate,
+            rate: self.flow.rate(),
+            long_rate: self.flow.long_rate(),
+            room: self.flow.room(outlook.pending + outlook.in_flight),
             ..outlook
         };
         let each = cost as f64 / outlook.count.max(1) as f64;
-        self.with_runs(each, |runs| objective.hold(&outlook, runs))
+        let hold = self.with_runs(each, |runs| objective.hold(&outlook, runs))?;
+        if hold.wait > 0 {
+            self.flow.holds(hold.company);
+        }
+        let patience = self.flow.patience().saturating_sub(outlook.oldest);
+        Some(Hold {
+            wait: hold.wait.min(patience),
+            ..hold
+        })
     }
 
     /// How many of `count` pending requests should leave, of which a slot takes up to `size`; `all` of them, if
@@ -163,47 +209,7 @@ impl Learned {
         if all {
             return room;
         }
-        sizes.choose(count.min(room), &self.runs, self.flow.rate)
-    }
-}
-
-/// How fast requests arrive.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Flow {
-    arrived: u64,
-    /// When this began; 0 before.
-    since: Nanos,
-    at: Nanos,
-    /// Per nanosecond.
-    rate: f64,
-    /// The same, over a longer time.
-    long_rate: f64,
-}
-
-impl Flow {
-    /// What lies so far back counts half as much, and less: 30 ms.
-    const MEMORY: f64 = 43e6;
-    const LONG_MEMORY: f64 = 2e9;
-
-    fn see(&mut self, arrived: u64, now: Nanos) {
-        if self.since == 0 {
-            (self.since, self.at) = (now, now);
-        }
-        let passed = now.saturating_sub(self.at) as f64;
-        if passed <= 0.0 || arrived < self.arrived {
-            return;
-        }
-        let news = (arrived - self.arrived) as f64 / passed;
-        // At first the mean of all: nothing is known of a time before.
-        let all = now.saturating_sub(self.since) as f64;
-        let mix = |rate: f64, memory: f64| {
-            let kept = (1.0 - passed / all).min((-passed / memory).exp());
-            rate * kept + news * (1.0 - kept)
-        };
-        self.rate = mix(self.rate, Self::MEMORY);
-        self.long_rate = mix(self.long_rate, Self::LONG_MEMORY);
-        self.arrived = arrived;
-        self.at = now;
+        sizes.choose(count.min(room), &self.runs, self.flow.rate())
     }
 }
 
@@ -240,24 +246,5 @@ mod tests {
         for (size, expected) in [(usize::MAX, 7), (8, 7), (7, 4), (4, 4), (3, 2), (1, 1)] {
             assert_eq!(learned.choose(7, size, false), expected, "{size}");
         }
-    }
-
-    #[test]
-    fn the_flow_follows_within_some_memories() {
-        let mut flow = Flow::default();
-        let mut now = 0;
-        for arrived in 1..=1000 {
-            now += 1_000_000;
-            flow.see(arrived, now);
-        }
-        assert!((flow.rate * 1e6 - 1.0).abs() < 0.01, "{}", flow.rate);
-        // Nobody for a second, then one.
-        flow.see(1001, now + 1_000_000_000);
-        assert!(flow.rate * 1e9 < 1.1, "{}", flow.rate);
-        // Two looks at one moment, and a count that has gone down, change nothing.
-        let before = flow.rate;
-        flow.see(1002, now + 1_000_000_000);
-        flow.see(3, now + 2_000_000_000);
-        assert!((flow.rate - before).abs() < 1e-30);
     }
 }

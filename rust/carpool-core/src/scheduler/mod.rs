@@ -11,6 +11,7 @@ mod change;
 mod company;
 pub mod curve;
 mod deadlines;
+pub mod flow;
 mod group;
 pub mod learned;
 pub mod objective;
@@ -374,7 +375,7 @@ impl<B: Border> State<B> {
             return (0, Decision::NO_SLOT);
         }
         if self.learned.is_some() {
-            self.see_arrivals(shared, now);
+            self.see_arrivals(shared, 0, now);
         }
         let draining = self.phase != Phase::Open;
         let aims = self.learned.as_ref().is_some_and(|learned| learned.aims());
@@ -432,24 +433,29 @@ impl<B: Border> State<B> {
 
     /// Asks the objective, and then the policy with the wait that it allows.
     #[cold]
-    fn aim(&self, size: usize, view: &policy::View, longest: Nanos, now: Nanos) -> Decision {
+    fn aim(&mut self, size: usize, view: &policy::View, longest: Nanos, now: Nanos) -> Decision {
         let free = self.free_slots;
         let size = size.clamp(1, self.limits.max_batch_size);
+        let groups = self.pending.groups();
+        let pending = self.pending.len().max(view.count);
+        let in_flight = self.counters.in_flight as usize;
         let hold = self
             .learned
-            .as_ref()
+            .as_mut()
             .zip(view.oldest)
             .map(|(learned, oldest)| {
                 let outlook = Outlook {
                     count: view.count,
-                    pending: self.pending.len().max(view.count),
-                    groups: self.pending.groups(),
+                    pending,
+                    groups,
                     oldest,
                     now,
                     free_slots: free,
+                    in_flight,
                     most: size,
                     rate: 0.0,
                     long_rate: 0.0,
+                    room: 0.0,
                 };
                 learned.hold(outlook, view.cost)
             });
@@ -458,6 +464,7 @@ impl<B: Border> State<B> {
             wait: 0,
             full: size,
             look: size,
+            company: 0.0,
         });
         let limits = Limits {
             // Due is due, or it would stand before others that are.
@@ -467,6 +474,8 @@ impl<B: Border> State<B> {
         match decide(&limits, hold.full, view, now, free) {
             Decision::Leave(Reason::Full) if view.count < size => Decision::Leave(Reason::Target),
             Decision::Leave(Reason::Wait) => Decision::Leave(Reason::Target),
+            // It was held, and nobody else is expected.
+            Decision::Leave(Reason::Idle) if self.is_holding() => Decision::Leave(Reason::Target),
             Decision::Wait { until, count, cost } if until.is_some() => Decision::Wait {
                 until,
                 count: count.min(hold.look.max(view.count + 1)),
@@ -490,10 +499,15 @@ impl<B: Border> State<B> {
     }
 
     #[cold]
-    fn see_arrivals(&mut self, shared: &Shared<B>, now: Nanos) {
+    fn is_holding(&self) -> bool {
+        self.learned.as_ref().is_some_and(|one| one.is_holding())
+    }
+
+    pub(crate) fn see_arrivals(&mut self, shared: &Shared<B>, ended: u64, now: Nanos) {
         let arrived = self.counters.waits.count() + shared.admission.count() as u64;
         if let Some(learned) = &mut self.learned {
-            learned.see(arrived, now);
+            let there = self.counters.in_flight + shared.admission.count() as u64;
+            learned.see(arrived, there + ended, there > 0, now);
         }
     }
 
@@ -560,6 +574,9 @@ impl<B: Border> State<B> {
             let gathered = reason == Reason::Gather;
             self.company.sealed(requests.len(), key, gathered);
             shared.leave_queue(requests.len(), cost);
+            if let Some(learned) = &mut self.learned {
+                learned.sealed();
+            }
             if self
                 .cap
                 .leaves(requests.len(), self.limits.max_batch_size, self.asked_size)

@@ -24,11 +24,11 @@ const WORTH: f64 = 0.05;
 /// What a batch keeps per batch of being the largest.
 const PEAK: f64 = 0.99;
 /// With a load beyond `1 - 1 / CALM` of what batches of the largest size can do, less and less is held.
-const CALM: f64 = 5.0;
+const CALM: f64 = 4.0;
 /// Of the target: how much the margin grows when a batch is late.
 const STEP: f64 = 0.1;
 /// How many batches in time make up for a late one.
-const IN_TIME: f64 = 250.0;
+const IN_TIME: f64 = 500.0;
 /// Of the target: the least margin, the first, the largest.
 const MARGINS: [f64; 3] = [0.02, 0.06, 1.0];
 
@@ -64,10 +64,14 @@ pub struct Outlook {
     pub rate: f64,
     /// The same over some seconds.
     pub long_rate: f64,
+    /// With a handler now.
+    pub in_flight: usize,
+    /// How many more there may be at once.
+    pub room: f64,
 }
 
 /// How long to hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hold {
     /// Until so long after the arrival of the oldest; 0 for not at all.
     pub wait: Nanos,
@@ -75,6 +79,8 @@ pub struct Hold {
     pub full: usize,
     /// Look again with so many.
     pub look: usize,
+    /// So many more are expected.
+    pub company: f64,
 }
 
 /// What a batch of so many takes.
@@ -94,6 +100,11 @@ impl Objective {
             size: 1.0,
             peak: 1.0,
         }
+    }
+
+    /// In nanoseconds.
+    pub fn target(&self) -> Nanos {
+        self.target as Nanos
     }
 
     /// The target, less the margin.
@@ -156,6 +167,7 @@ impl Objective {
             wait: 0,
             full: most,
             look: most,
+            company: 0.0,
         };
         let full = self.largest(outlook, runs);
         if outlook.count >= full {
@@ -169,8 +181,9 @@ impl Objective {
             let last = outlook.oldest as f64 + self.budget() - all;
             last - outlook.now as f64
         };
-        let company = outlook.rate * left(0).max(0.0);
+        let company = (outlook.rate * left(0).max(0.0)).min(outlook.room);
         let company = outlook.rate * left(company as usize).max(0.0);
+        let company = company.min(outlook.room);
         // The last of them is hoped for, and no more.
         let gap = 1.0 / outlook.rate.max(f64::MIN_POSITIVE);
         let until = left(company as usize) - gap;
@@ -187,7 +200,8 @@ impl Objective {
             wait: waited.saturating_add(until as Nanos),
             full,
             // Twice as many as expected: it may be a burst, and its batch longer.
-            look: full.min(outlook.count + 2 * company as usize + 1),
+            look: full.min(outlook.count + (2.0 * company + 1.0).min(outlook.room).ceil() as usize),
+            company,
         }
     }
 
@@ -222,6 +236,8 @@ mod tests {
             most: 64,
             rate: per_ms / MS as f64,
             long_rate: per_ms / MS as f64,
+            in_flight: 0,
+            room: 1000.0,
         }
     }
 

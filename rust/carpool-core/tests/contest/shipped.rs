@@ -55,6 +55,90 @@ pub fn with_target(trace: &Trace, seed: u64) -> Outcome {
     play(trace, seed, limits, learning)
 }
 
+/// As many callers as given, each of which calls again `pause` after it has its answer: answers per second, by the
+/// clock on the wall. `target` 0 is none.
+pub fn callers(callers: usize, pause: u64, target: u64, seed: u64) -> f64 {
+    let trace = Trace {
+        name: String::new(),
+        arrivals: Vec::new(),
+        target,
+        most: 64,
+        fixed: 2e6,
+        each: 0.1e6,
+        drift: super::traces::Drift::None,
+    };
+    let limits = Limits {
+        max_batch_size: trace.most,
+        slots: 1,
+        ..Limits::default()
+    };
+    let learning = Learning {
+        target: (target > 0).then_some(target),
+        ..Learning::default()
+    };
+    let clock = ManualClock::default();
+    let batcher: Batcher<Sim> = Batcher::learning(limits, learning, clock.clone()).unwrap();
+    let mut seat = batcher.seat();
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(bell.clone());
+    let mut handler = Handler::new(&trace, seed);
+    let (mut now, mut timer, mut answered) = (1, None, 0);
+    let mut calls: Vec<u64> = (0..callers as u64)
+        .map(|caller| 1 + caller * 1000)
+        .collect();
+    let mut running: Option<(Batch<Sim>, u64)> = None;
+    bell.0.store(true, SeqCst);
+    while now < 5_000_000_000 {
+        while running.is_none() && (bell.0.swap(false, SeqCst) || timer.is_some_and(|at| at <= now))
+        {
+            timer = None;
+            match seat.poll(&waker, usize::MAX) {
+                Pulled::Batch(batch) => {
+                    let end = now + handler.run(&trace, batch.len(), now);
+                    running = Some((batch, end));
+                }
+                Pulled::Wait(until) => timer = until,
+                Pulled::Closed => unreachable!("nobody closes it"),
+            }
+        }
+        calls.sort_unstable_by(|a, b| b.cmp(a));
+        let end = running.as_ref().map(|&(_, end)| end);
+        let alarm = timer.filter(|_| running.is_none());
+        let call = calls.last().copied();
+        now = [call, end, alarm]
+            .into_iter()
+            .flatten()
+            .min()
+            .expect("somebody goes on");
+        clock.set(now);
+        if end == Some(now) {
+            let (mut batch, _) = running.take().expect("it runs");
+            let n = batch.len();
+            assert!(
+                batch
+                    .answer_all(vec![(); n])
+                    .ok()
+                    .expect("all at once")
+                    .send()
+            );
+            answered += n;
+            calls.extend((0..n as u64).map(|at| now + pause + 1000 * at));
+            bell.0.store(true, SeqCst);
+        } else if call == Some(now) {
+            calls.pop();
+            assert!(batcher.submit(now, ()).is_ok());
+        }
+    }
+    if let Some((mut batch, _)) = running {
+        drop(batch.answer_rest(|_| ()));
+    }
+    batcher.close(true);
+    while let Pulled::Batch(mut batch) = seat.poll(&waker, usize::MAX) {
+        drop(batch.answer_rest(|_| ()));
+    }
+    answered as f64 / 5.0
+}
+
 /// carpool with fixed settings.
 pub fn fixed(trace: &Trace, seed: u64, most: usize, wait: u64) -> Outcome {
     let limits = Limits {
