@@ -351,7 +351,11 @@ impl Plain {
         assert!(self.padded(ids.len()) <= self.room(size) || beyond || self.sizes().is_empty());
         let aims = self.learning.target.is_some();
         if !(allowed && misfit && !whole || aims) {
-            let expected = if misfit && !whole { Some(Reason::Cost) } else { due };
+            let expected = if misfit && !whole {
+                Some(Reason::Cost)
+            } else {
+                due
+            };
             assert_eq!(Some(reason), expected);
         }
     }
