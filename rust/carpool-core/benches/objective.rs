@@ -85,8 +85,7 @@ fn main() {
         .map(|seed| all(seed, requests as usize))
         .collect();
     let (mut as_good, mut better, mut pairs) = (0, 0, 0);
-    for at in 0..traces[0].len() {
-        let first = &traces[0][at];
+    for (at, first) in traces[0].iter().enumerate() {
         let target = first.target as f64 / 1e6;
         println!("\n{}, target {target:.0} ms", first.name);
         println!(

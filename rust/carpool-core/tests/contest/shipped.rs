@@ -114,13 +114,8 @@ pub fn callers(callers: usize, pause: u64, target: u64, seed: u64) -> f64 {
         if end == Some(now) {
             let (mut batch, _) = running.take().expect("it runs");
             let n = batch.len();
-            assert!(
-                batch
-                    .answer_all(vec![(); n])
-                    .ok()
-                    .expect("all at once")
-                    .send()
-            );
+            let answered_all = batch.answer_all(vec![(); n]);
+            assert!(answered_all.is_ok_and(|outgoing| outgoing.send()));
             answered += n;
             calls.extend((0..n as u64).map(|at| now + pause + 1000 * at));
             bell.0.store(true, SeqCst);
@@ -196,7 +191,11 @@ fn play(trace: &Trace, seed: u64, limits: Limits, learning: Learning) -> Outcome
                 .collect();
             book.ran(arrivals.into_iter(), run, end);
             let answers = vec![(); batch.len()];
-            assert!(batch.answer_all(answers).ok().expect("all at once").send());
+            assert!(
+                batch
+                    .answer_all(answers)
+                    .is_ok_and(|outgoing| outgoing.send())
+            );
             bell.0.store(true, SeqCst);
         } else if arrival == Some(now) {
             assert!(batcher.submit(now, ()).is_ok());
