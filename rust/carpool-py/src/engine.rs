@@ -404,7 +404,7 @@ impl Engine {
     #[pyo3(signature = (*, max_batch_size, wait_ns, max_queue, slots, max_batch_cost=None,
                         look_ahead=0, length_window=0, timeout_ns=None,
                         age_ns=0,
-                        sample_rate=1.0, slow_ns=None))]
+                        sample_rate=1.0, slow_ns=None, target_ns=None))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn configure(
         &self,
