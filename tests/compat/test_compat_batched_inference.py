@@ -100,6 +100,7 @@ def test_rows_of_more_axes_and_of_none(lib: Any) -> None:
     x = [array(lib, [[1.5, 2.5]]), array(lib, [[3.5, 4.5], [5.5, 6.5]])]
     out = model({"x": x, "label": array(lib, [3, 4], "int64")})
     assert out.tolist() == [3, 4]
+    assert str(seen.batches[0]["label"].dtype).endswith("int64")
     assert tuple(seen.batches[0]["x"].shape) == (2, 2, 2)
     assert seen.batches[0]["x"].tolist() == [[[1.5, 2.5], [1.0, 1.0]], [[3.5, 4.5], [5.5, 6.5]]]
 

@@ -16,7 +16,6 @@ __all__ = [
     "UNBOUNDED",
     "Front",
     "PerInstance",
-    "ask_all",
     "await_all",
     "batcher",
     "give_up",
@@ -132,22 +131,11 @@ def batcher(handler: Callable[..., Any], **options: Any) -> Any:
     return decorate(handler, **options)
 
 
-def ask_all(ask: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """Submits all items by `ask`, which returns a `carpool.Future`, and blocks for the results in their order.
-
-    The first error in that order is raised; what is still pending then is given up.
-    """
-    futures: list[Any] = []
-    try:
-        futures.extend(map(ask, items))
-        return [future.result() for future in futures]
-    except BaseException:
-        give_up(futures)
-        raise
-
-
 async def await_all(ask: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """The same with awaitables, without blocking the event loop; giving up also when cancelled."""
+    """Submits all items by `ask`, which returns an awaitable; the results in their order.
+
+    The first error in that order is raised; what is still pending then, or when this is cancelled, is given up.
+    """
     waiting: list[Any] = []
     try:
         waiting.extend(map(ask, items))

@@ -93,31 +93,6 @@ def length_of(content: Any) -> int:
     return len(content) if hasattr(type(content), "__len__") else 1
 
 
-def _pad(rows: list[Any], value: Any, side: str) -> Any:
-    """Rows of shapes (length, ...) as one batch (n, longest, ...), of their dtype, on their device."""
-    first = rows[0]
-    shapes = {tuple(row.shape) for row in rows}
-    if _is_tensor(first):
-        torch = sys.modules["torch"]
-        if len(shapes) == 1:
-            return torch.stack(rows)
-        size = (len(rows), max(shape[0] for shape in shapes), *first.shape[1:])
-        batch = torch.full(size, value, dtype=first.dtype, device=first.device)
-    else:
-        numpy = sys.modules["numpy"]
-        if len(shapes) == 1:
-            return numpy.stack(rows)
-        size = (len(rows), max(shape[0] for shape in shapes), *first.shape[1:])
-        batch = numpy.full(size, value, dtype=first.dtype)
-    for place, row in zip(batch, rows, strict=True):
-        length = len(row)
-        if side == "left":
-            place[len(place) - length :] = row
-        else:
-            place[:length] = row
-    return batch
-
-
 def features_shape(settings: Mapping[str, Any]) -> Shape:
     """Rows of features in, padded; in the output a row per item, or per head (a list) or name (a dict) as many rows.
 
@@ -134,12 +109,16 @@ def features_shape(settings: Mapping[str, Any]) -> Shape:
             f"pad_tokens must be a dict of a value for each feature, or None, not {pad_tokens!r}"
         )
     spread: bool = settings["spread_kwargs"]
+    pads: dict[frozenset[str], Any] = {}
 
     def arguments(items: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        batch = {
-            name: _pad([item[name] for item in items], tokens.get(name, 0), side)
-            for name in items[0]
-        }
+        names = frozenset(items[0])
+        pad = pads.get(names)
+        if pad is None:
+            from carpool.collate import Pad
+
+            pad = pads[names] = Pad({name: tokens.get(name, 0) for name in names}, side=side)
+        batch = pad.collate(items)
         return ((), batch) if spread else ((batch,), {})
 
     return Shape(arguments, _rows_of)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
 
 import carpool
-from carpool.compat._front import UNBOUNDED, Front, PerInstance, ask_all, await_all, batcher
+from carpool.compat._front import UNBOUNDED, Front, PerInstance, batcher
 
 from ._handler import Shape, handler_of, is_method, plain_shape
 from .types import BatchProcessorStats
@@ -139,7 +139,7 @@ class BatchProcessor(Processor, Generic[T, U]):
             Exception: what the handler raised, as an exception of the caller's own.
         """
         if isinstance(items, list):
-            return ask_all(self._by_size(len(items)).submit, items)
+            return list(self._by_size(len(items)).map(items))
         return self._by_size(1)(items)
 
     @overload
@@ -149,7 +149,7 @@ class BatchProcessor(Processor, Generic[T, U]):
     async def acall(self, items: Any, /) -> Any:
         """The same for coroutines, on any event loop. Cancelled while it waits, it never reaches the handler."""
         if isinstance(items, list):
-            return await await_all(self._by_size(len(items)).acall, items)
+            return [row async for row in self._by_size(len(items)).amap(items)]
         return await self._by_size(1).acall(items)
 
     def start(self) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
-from carpool.compat._front import ask_all, await_all
-
 from ._features import features_shape, kind_of, split_features, stack_rows
 from ._handler import Shape
 from ._processor import Processor, decorator_of
@@ -107,7 +105,7 @@ class ModelBatchProcessor(ModelProcessor, Generic[U]):
             Exception: what the handler raised, as an exception of the caller's own.
         """
         rows = rows_of_call(args, kwargs)
-        return stack_rows(ask_all(self._by_size(len(rows)).submit, rows))
+        return stack_rows(list(self._by_size(len(rows)).map(rows)))
 
     @overload
     async def acall(self, features: Mapping[str, Feature], /) -> U: ...
@@ -116,7 +114,7 @@ class ModelBatchProcessor(ModelProcessor, Generic[U]):
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """The same for coroutines, on any event loop."""
         rows = rows_of_call(args, kwargs)
-        return stack_rows(await await_all(self._by_size(len(rows)).acall, rows))
+        return stack_rows([row async for row in self._by_size(len(rows)).amap(rows)])
 
     def start(self) -> None:
         """Nothing: the worker starts with the first call."""

@@ -82,7 +82,7 @@ class AsyncProcessor(Processor):
     async def _run(self, items: list[Any]) -> list[Any]:
         """The results of the items, from batches."""
         inner, level, order = self._plan(items)
-        rows = await await_all(self._ask(inner, level), [items[at] for at in order])
+        rows = await self._rows(inner, level, [items[at] for at in order])
         results: list[Any] = [None] * len(items)
         for at, row in zip(order, rows, strict=True):
             results[at] = row
@@ -99,9 +99,14 @@ class AsyncProcessor(Processor):
             order.sort(key=lambda at: -lengths[at])
         return self._inner.options(priority=1), 1, order
 
+    async def _rows(self, inner: Any, level: int, items: list[Any]) -> list[Any]:
+        if self.batch_item_cls is not AsyncBatchItem:
+            return await await_all(self._ask(inner, level), items)
+        if len(items) == 1:
+            return [await inner.acall(items[0])]
+        return [row async for row in inner.amap(items)]
+
     def _ask(self, inner: Any, level: int) -> Callable[[Any], Any]:
-        if self.batch_item_cls is AsyncBatchItem:
-            return inner.acall  # type: ignore[no-any-return]
         event_loop = asyncio.get_running_loop()
 
         def ask(content: Any) -> Any:
