@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from carpool.compat.ray_serve import batch
+from carpool.compat import ray_serve as serve
 
 TEXTS = [
     "Once upon a time,",
@@ -27,7 +27,7 @@ class BatchTextGenerator:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    @batch(max_batch_size=4, batch_wait_timeout_s=0)
+    @serve.batch(max_batch_size=4, batch_wait_timeout_s=0)
     async def handle_batch(self, inputs: list[str]) -> list[str]:
         print("Our input array has length:", len(inputs))
         self.sizes.append(len(inputs))
@@ -38,7 +38,7 @@ class BatchTextGenerator:
         result: str = await self.handle_batch(text)
         return result
 
-    @batch(max_batch_size=4, batch_wait_timeout_s=0.01)
+    @serve.batch(max_batch_size=4, batch_wait_timeout_s=0.01)
     async def words(self, inputs: list[str]) -> AsyncIterator[list[object]]:
         texts = [text.split() for text in inputs]
         for step in range(max(map(len, texts))):

@@ -14,8 +14,11 @@ from typing import Any
 import cloudpickle
 import pytest
 
+from carpool.compat import ray_serve
 from carpool.compat.ray_serve import RayServeException, batch
 from gates import Gate, auntil, run_script
+
+serve: Any = ray_serve
 
 NEVER_S = 1000
 """A wait that no sound test sees the end of."""
@@ -580,30 +583,67 @@ def test_its_error_is_ray_s_too(run: Callable[..., Any], ray: Any) -> None:
     run(main())
 
 
+def test_the_rest_is_ray_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    package, rest = types.ModuleType("ray"), types.ModuleType("ray.serve")
+    vars(package)["serve"] = rest
+    vars(rest)["deployment"] = deployment = object()
+    monkeypatch.setitem(sys.modules, "ray", package)
+    assert serve.batch is batch
+    assert serve.deployment is deployment
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(AttributeError, match=r"ray_serve\.run is Ray's own"):
+        _ = serve.run
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+@pytest.mark.timeout(180)
 def test_inside_a_deployment() -> None:
     pytest.importorskip("ray.serve")
-    from ray import serve
 
     @serve.deployment
     class Deployment:
         def __init__(self) -> None:
-            self.largest = 0
+            self.batches: list[Any] = []
 
-        @batch(max_batch_size=4, batch_wait_timeout_s=0.1)
+        @serve.batch(max_batch_size=4, batch_wait_timeout_s=0.5)
         async def handle(self, items: list[int]) -> list[int]:
-            self.largest = max(self.largest, len(items))
+            self.batches.append((serve.get_multiplexed_model_id(), items))
             return [item * 2 for item in items]
 
-        async def __call__(self, item: int) -> int:
-            return await self.handle(item)
+        @serve.batch(max_batch_size=2, batch_wait_timeout_s=0.1)
+        async def steps(self, items: list[int]) -> Any:
+            for step in range(3):
+                yield [item + step for item in items]
 
-        def most(self) -> int:
-            return self.largest
+        @serve.multiplexed(max_num_models_per_replica=3)
+        async def load(self, model: str) -> str:
+            return model
+
+        async def __call__(self, item: int) -> int:
+            await self.load(serve.get_multiplexed_model_id())
+            return await self.handle(item)  # type: ignore[no-any-return]
+
+        async def stream(self, item: int) -> Any:
+            async for step in self.steps(item):
+                yield step
+
+        def seen(self) -> list[Any]:
+            return self.batches
 
     handle = serve.run(Deployment.bind())
     try:
-        answers = [handle.remote(n) for n in range(8)]
+        models = ["a", "b"] * 4
+        answers = [
+            handle.options(multiplexed_model_id=model).remote(n) for n, model in enumerate(models)
+        ]
         assert [answer.result() for answer in answers] == [2 * n for n in range(8)]
-        assert handle.most.remote().result() > 1
+        seen = handle.seen.remote().result()
+        assert {(model, item % 2) for model, items in seen for item in items} == {
+            ("a", 0),
+            ("b", 1),
+        }
+        assert max(len(items) for _, items in seen) > 1
+        streams = [handle.options(stream=True).stream.remote(10 * n) for n in range(2)]
+        assert [list(stream) for stream in streams] == [[0, 1, 2], [10, 11, 12]]
     finally:
         serve.shutdown()

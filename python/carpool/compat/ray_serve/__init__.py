@@ -1,10 +1,26 @@
 """The front door of Ray Serve's batching, version 2.60.
 
-`@serve.batch` becomes `@batch` from `carpool.compat.ray_serve`, inside a Ray Serve deployment or without Ray
-installed. What it does here, and where it differs on purpose, stands in the guide "Moving from Ray Serve".
+`from ray import serve` becomes `from carpool.compat import ray_serve as serve`, inside a Ray Serve deployment or without
+Ray installed: `serve.batch` is carpool's, everything else is Ray's own. What it does here, and where it differs on
+purpose, stands in the guide "Moving from Ray Serve".
 """
+
+from typing import Any
 
 from ._batch import batch
 from ._errors import RayServeException
 
 __all__ = ["RayServeException", "batch"]
+
+
+def __getattr__(name: str) -> Any:
+    """What is not here is Ray's, imported when it is first asked for."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    try:
+        from ray import serve
+    except ImportError as error:
+        raise AttributeError(
+            f"ray_serve.{name} is Ray's own, and Ray cannot be imported: {error}"
+        ) from error
+    return getattr(serve, name)
