@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from carpool import batched
-from gates import WAYS, Gate, auntil, batched_by
+from gates import WAYS, Gate, auntil, batched_by, run_script
 
 since_312 = pytest.mark.skipif(sys.version_info < (3, 12), reason="came with Python 3.12")
 
@@ -412,3 +412,30 @@ def test_what_ends_an_await_by_hand_is_kept(run: Callable[..., Any]) -> None:
         assert [error.value for error in kept] == [0, 0, 2, 2, 4, 4]
 
     run(main())
+
+
+def test_an_error_that_nobody_received_goes_with_a_circle_of_garbage() -> None:
+    """The collector may clear an error before it takes the awaitable that wants to show it."""
+    said = run_script("""
+import logging
+from carpool import _core, batched
+gc.disable()
+told = []
+class Log(logging.Handler):
+    def emit(self, record): told.append(self.format(record))
+logging.getLogger("carpool").addHandler(Log())
+async def main():
+    error, around = ValueError("lost"), []
+    around.append(around)
+    error.around = around
+    @batched
+    async def f(items): raise error
+    awaitable = f.acall(1)
+    around.append(awaitable)
+    while not awaitable.done(): await asyncio.sleep(0)
+for _ in range(3):  # memory of the first is used again
+    asyncio.run(main())
+    gc.collect()
+say(len(told) == (3 if _core.RAW else 0), all("ValueError: lost" in one for one in told))
+""")
+    assert said == ["True True"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 logger = logging.getLogger("carpool")
 
 
 def lost_error(name: str, error: BaseException) -> None:
     """A request failed and nobody received its error."""
+    if not _is_whole(error):
+        return
     logger.error("%s: a request failed and nobody received the error", name, exc_info=error)
 
 
@@ -62,3 +65,27 @@ def slow_close(name: str, seconds: float, pending: int, in_flight: int) -> None:
     logger.warning(
         "%s: close has waited %.1f s; %d pending, %d in flight", name, seconds, pending, in_flight
     )
+
+
+def _is_whole(error: BaseException) -> bool:
+    """Whether it can be shown, with all that led to it.
+
+    An error that went with a circle of garbage may have been cleared before. It has lost its arguments then,
+    which CPython does not expect when asked for its text: it would follow a null pointer.
+    """
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        one = todo.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        arguments: Any = _ARGUMENTS.__get__(one)
+        if arguments is None:
+            return False
+        todo += (one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ()))
+    return True
+
+
+#: Of the base, whatever a class has made of the name.
+_ARGUMENTS: Any = vars(BaseException)["args"]

@@ -14,7 +14,7 @@ use super::Awaitable;
 use super::attributes::{
     get_blocking, getattro, intern_names, note_methods, set_blocking, setattro,
 };
-use super::memory::{clear, dealloc, traverse};
+use super::memory::{clear, dealloc, finalize, traverse};
 use super::methods::{
     add_done_callback, cancel, cancelled, close, done, exception, get_loop, make_cancelled_error,
     remove_done_callback, repr, result, throw,
@@ -162,6 +162,7 @@ pub(super) unsafe fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
         slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
         slot(ffi::Py_tp_traverse, traverse as *mut c_void),
         slot(ffi::Py_tp_clear, clear as *mut c_void),
+        slot(ffi::Py_tp_finalize, finalize as *mut c_void),
         slot(ffi::Py_tp_iter, itself as *mut c_void),
         slot(ffi::Py_am_await, itself as *mut c_void),
         slot(ffi::Py_tp_iternext, next as *mut c_void),

@@ -60,6 +60,24 @@ pub(super) unsafe extern "C" fn clear(this: *mut ffi::PyObject) -> c_int {
     }
 }
 
+/// The collector is about to take it with all that it is in a circle with. Now its error can still be shown:
+/// later that may have been cleared, and CPython follows a null pointer when asked for the text of such.
+pub(super) unsafe extern "C" fn finalize(this: *mut ffi::PyObject) {
+    // SAFETY: called attached with a live object of this type. The pending exception of the code around is
+    // put aside, since what runs here may raise.
+    unsafe {
+        let (mut kind, mut value, mut trace) = (null_mut(), null_mut(), null_mut());
+        #[allow(deprecated)]
+        ffi::PyErr_Fetch(&raw mut kind, &raw mut value, &raw mut trace);
+        entered((), |py| {
+            (*this.cast::<Awaitable>()).say_lost(py);
+            Ok(())
+        });
+        #[allow(deprecated)]
+        ffi::PyErr_Restore(kind, value, trace);
+    }
+}
+
 pub(super) unsafe extern "C" fn dealloc(this: *mut ffi::PyObject) {
     // SAFETY: called attached, once, with no reference left. The link is cleared first, so that an
     // answer that arrives while the payload is dropped does not reach a dying object. The pending
@@ -117,7 +135,8 @@ pub(super) unsafe fn free(this: *mut ffi::PyObject) {
         }
         let class = ffi::Py_TYPE(this);
         let kept = KEPT.load(Ordering::Relaxed);
-        if kept < MOST {
+        // What was finalized would never be again.
+        if kept < MOST && ffi::PyObject_GC_IsFinalized(this) == 0 {
             (*object).outcome = FIRST.load(Ordering::Relaxed);
             FIRST.store(this, Ordering::Relaxed);
             KEPT.store(kept + 1, Ordering::Relaxed);

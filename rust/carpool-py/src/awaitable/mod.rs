@@ -290,14 +290,21 @@ impl Awaitable {
         };
         let Some(link) = self.link() else { return };
         link.awaitable.store(null_mut(), Ordering::Relaxed);
-        match self.state {
-            State::Pending if self.epoch == shared::epoch() => drop(ticket.cancel()),
-            State::Error if !self.received => {
+        if self.state == State::Pending && self.epoch == shared::epoch() {
+            drop(ticket.cancel());
+        }
+        self.say_lost(py);
+    }
+
+    /// Says that an error reached nobody, once.
+    fn say_lost(&mut self, py: Python<'_>) {
+        if self.state == State::Error && !self.received {
+            self.received = true;
+            if let Some(link) = self.link() {
                 // SAFETY: in state `Error` the outcome is an owned exception object.
                 let error = unsafe { Bound::from_borrowed_ptr(py, self.outcome) };
                 Ticket::say_lost(py, &link.engine.get().0, &error);
             }
-            _ => {}
         }
     }
 }
