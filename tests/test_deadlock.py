@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from carpool import WouldDeadlock, batched
-from gates import Gate, batched_by, identity, in_thread, run_script
+from gates import Gate, auntil, batched_by, identity, in_thread, run_script
 
 
 def attempt(call: Callable[[], Any]) -> Any:
@@ -193,6 +193,109 @@ def test_a_second_slot_bears_one_more_level() -> None:
     assert down(1) == "bottom"
 
 
+INNER: dict[str, Callable[[Any], Any]] = {
+    "call": lambda f: f("inner"),
+    "result": lambda f: f.submit("inner").result(),
+    "exception": lambda f: f.submit("inner").exception() or "inner",
+}
+
+
+@pytest.mark.parametrize("executor", ["thread", "caller"])
+@pytest.mark.parametrize("wait", INNER)
+def test_two_chains_that_hold_both_slots(executor: str, wait: str) -> None:
+    """Each leaves a slot for its call; together they leave none."""
+    both = threading.Barrier(2)
+
+    def handler(items: list[Any]) -> list[Any]:
+        if items == ["inner"]:
+            return items
+        both.wait(20)
+        return [(attempt(lambda: INNER[wait](f)),)]
+
+    f = batched(handler, executor=executor, max_batch_size=1, max_concurrent_batches=2)
+    outer = [in_thread(f, name) for name in ("first", "second")]
+    (refused,), (served,) = sorted((one.result(20) for one in outer), key=repr, reverse=True)
+    assert isinstance(refused, WouldDeadlock)
+    assert "2 slots" in str(refused)
+    assert served == "inner"
+    f.close()
+    assert identity(f.stats)
+
+
+AINNER: dict[str, Callable[[Any], Any]] = {
+    "acall": lambda f: f.acall("inner"),
+    "future": lambda f: f.submit("inner"),
+    "wait_for": lambda f: asyncio.wait_for(f.acall("inner"), 3600),
+}
+
+
+@pytest.mark.parametrize("executor", ["loop", "thread"])
+@pytest.mark.parametrize("wait", AINNER)
+def test_two_chains_that_hold_both_slots_awaited(executor: str, wait: str) -> None:
+    async def main() -> None:
+        entered: list[Any] = []
+        both = threading.Event()
+
+        async def handler(items: list[Any]) -> list[Any]:
+            if items == ["inner"]:
+                return items
+            entered.append(items)
+            if len(entered) == 2:
+                both.set()
+            await auntil(both.is_set)
+            return [(await aattempt(lambda: AINNER[wait](f)),)]
+
+        f = batched(handler, executor=executor, max_batch_size=1, max_concurrent_batches=2)
+        outer = asyncio.gather(f("first"), f("second"))
+        answers = sorted(await asyncio.wait_for(outer, 20), key=repr, reverse=True)
+        (refused,), (served,) = answers
+        assert isinstance(refused, WouldDeadlock)
+        assert "2 slots" in str(refused)
+        assert served == "inner"
+        await f.aclose()
+        assert identity(f.stats)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("ends", ["answered", "cancelled", "expired"])
+def test_who_waits_no_more_stands_in_nobody_s_way(ends: str) -> None:
+    """The first handler holds a slot, but what it had asked for has ended by now."""
+
+    async def main() -> None:
+        asked, asks, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        @batched(max_batch_size=1, max_concurrent_batches=2)
+        async def f(items: list[Any]) -> list[Any]:
+            if items == ["first"]:
+                one = f.options(timeout_ms=0).acall("one") if ends == "expired" else f.acall("one")
+                if ends == "cancelled":
+                    one.cancel()
+                else:
+                    await asyncio.wait([asyncio.create_task(by_itself(one))])
+                asked.set()
+                await go.wait()
+            if items == ["second"]:
+                two = f.acall("two")
+                asks.set()
+                return [await two]
+            return items
+
+        first = f.acall("first")
+        await asked.wait()
+        second = f.acall("second")
+        await asks.wait()
+        go.set()
+        assert await asyncio.wait_for(second, 20) == "two"
+        assert await first == "first"
+
+    asyncio.run(main())
+
+
+async def by_itself(one: Any) -> Any:
+    return await one
+
+
 def test_a_batch_of_several_remembers_where_each_arose() -> None:
     """Only one of the requests in B's batch comes from A's handler, and that one suffices."""
     found: list[Any] = []
@@ -245,18 +348,52 @@ def test_what_a_setup_has_started_may_call_when_it_is_over() -> None:
 # -- closing -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("executor", ["thread", "caller"])
-def test_a_draining_close_in_the_handler(executor: str) -> None:
+def test_a_draining_close_in_the_handler(executor: str, slots: int) -> None:
     found: list[Any] = []
 
     def handler(items: list[Any]) -> list[Any]:
         found.append(attempt(f.close))
         return items
 
-    f = batched(handler, executor=executor)
+    f = batched(handler, executor=executor, max_concurrent_batches=slots)
     assert f(1) == 1
     assert isinstance(found[0], WouldDeadlock)
     assert f(2) == 2  # it has not been closed
+    assert f.close() is True
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("executor", ["thread", "loop"])
+def test_a_draining_aclose_in_the_handler(executor: str, slots: int) -> None:
+    async def main() -> None:
+        found: list[Any] = []
+
+        async def handler(items: list[Any]) -> list[Any]:
+            found.append(await aattempt(f.aclose))
+            return items
+
+        f = batched(handler, executor=executor, max_concurrent_batches=slots)
+        assert await f(1) == 1
+        assert isinstance(found[0], WouldDeadlock)
+        assert await f(2) == 2  # it has not been closed
+        assert await f.aclose() is True
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_failing_close_in_the_handler_does_not_wait_for_it(slots: int) -> None:
+    found: list[Any] = []
+
+    def handler(items: list[Any]) -> list[Any]:
+        found.append(f.close(drain=False))
+        return items
+
+    f = batched(handler, max_concurrent_batches=slots)
+    assert f(1) == 1
+    assert found == [False]
     assert f.close() is True
 
 

@@ -121,6 +121,7 @@ class Lifecycle:
             self._end(engine, drain)
         elif drain:
             try:
+                engine.check_end()
                 engine.check_wait("a draining close")
             except WouldDeadlock:
                 self._station.closed = engine.closed
@@ -129,6 +130,7 @@ class Lifecycle:
         else:
             self._station.fail(engine)
             try:
+                engine.check_end()
                 engine.check_wait("a close")
             except WouldDeadlock:
                 # What is in flight cannot end while this waits for it.
@@ -164,7 +166,7 @@ class Lifecycle:
         would_deadlock = False
         if not engine.idle:
             try:
-                engine.check_chain()
+                engine.check_end()
             except WouldDeadlock:
                 if drain:
                     raise

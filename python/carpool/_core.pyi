@@ -362,6 +362,10 @@ class Giver:
         """Ends every row that has not ended."""
 
 @final
+class Waiting:
+    """A wait inside a handler for that same handler, as long as this is kept."""
+
+@final
 class Ticket:
     """The caller's end of a submitted request."""
 
@@ -382,9 +386,9 @@ class Ticket:
         """The name of its batcher."""
     def cancel(self) -> bool:
         """Gives up. True if the request was not sealed yet."""
-    def check_wait(self) -> None:
+    def check_wait(self) -> Waiting | None:
         """Refuses (WouldDeadlock) a wait that could never end."""
-    def check_chain(self) -> None:
+    def check_chain(self) -> Waiting | None:
         """Refuses (WouldDeadlock) to await the request inside the handler that has to answer it."""
     def lost(self, error: BaseException) -> None:
         """Logs that `error` reached nobody."""
@@ -633,6 +637,8 @@ class Engine:
         """Refuses (WouldDeadlock) a blocking wait that could never end."""
     def check_chain(self) -> None:
         """Refuses (WouldDeadlock) a wait for the handler inside which this is called."""
+    def check_end(self) -> None:
+        """Refuses (WouldDeadlock) to wait inside a handler until all batches have ended."""
     def on_worker(self) -> Run:
         """What a worker thread sets `running` to: whoever waits there waits for itself."""
     def configure(

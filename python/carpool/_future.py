@@ -13,7 +13,7 @@ from ._types import R
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from ._core import Ticket
+    from ._core import Ticket, Waiting
 
     _Base = concurrent.futures.Future[R]
 else:
@@ -65,9 +65,12 @@ class Future(_Base[R]):
             WouldDeadlock: what would have to run is what waits here.
             BatchAbandoned: it was submitted by the process this one was forked from.
         """
-        self._check_wait()
+        waiting = self._check_wait(timeout)
         self._received = True
-        return super().result(timeout)
+        try:
+            return super().result(timeout)
+        finally:
+            del waiting
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What `result` would raise for the request, or None; waits at most `timeout` seconds.
@@ -75,24 +78,31 @@ class Future(_Base[R]):
         Raises:
             TimeoutError, CancelledError, WouldDeadlock, BatchAbandoned: as `result`.
         """
-        self._check_wait()
+        waiting = self._check_wait(timeout)
         self._received = True
-        return super().exception(timeout)
+        try:
+            return super().exception(timeout)
+        finally:
+            del waiting
 
     def __await__(self) -> Generator[Any, Any, R]:
         """Waits on any event loop. Cancelling the await stops the waiting, not the request."""
         import asyncio
 
         if not self.done():
+            waiting = None
             if self._ticket is not None:
                 self._check_process()
-                self._ticket.check_chain()
+                waiting = self._ticket.check_chain()
             waiter = asyncio.get_running_loop().create_future()
             port = Port.here()
             assert port is not None, "inside a running loop"
             # As awaited requests: one wake per loop, however many of its futures a batch resolves.
             self.add_done_callback(lambda _: port.post(lambda: _resolve(waiter)))
-            yield from waiter
+            try:
+                yield from waiter
+            finally:
+                del waiting
         if self.cancelled():
             raise asyncio.CancelledError
         return self.result(0)
@@ -104,10 +114,13 @@ class Future(_Base[R]):
                 f"{ticket.name}: the request was submitted by the parent process, before the fork"
             )
 
-    def _check_wait(self) -> None:
-        if self._ticket is not None and not self.done():
-            self._check_process()
-            self._ticket.check_wait()
+    def _check_wait(self, timeout: float | None) -> Waiting | None:
+        if self._ticket is None or self.done():
+            return None
+        self._check_process()
+        waiting = self._ticket.check_wait()
+        # One that ends by itself holds nobody up for ever.
+        return waiting if timeout is None else None
 
     def _resolve(self, value: R) -> None:
         if not self.done():

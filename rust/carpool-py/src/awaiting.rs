@@ -12,6 +12,7 @@ use crate::port::Port;
 use crate::pump::Pump;
 use crate::shared::{Executor, Shared};
 use crate::terms::Asked;
+use crate::waits::Waiting;
 
 /// An awaitable of the running loop.
 #[inline]
@@ -27,6 +28,7 @@ pub(crate) fn call_awaiting(
         return Err(outside(shared));
     };
     let origin = shared.origin(py, true)?;
+    let inside = origin.clone();
     let on_loop = shared.executor == Executor::Loop;
     let announce = if on_loop { Announce::No } else { Announce::Yes };
     let payload = Payload {
@@ -44,7 +46,9 @@ pub(crate) fn call_awaiting(
         Bell::of(port.bind(py))?;
     }
     let made = awaitable::make(py, &engine, port, |waiter| {
-        shared.submit(py, payload, waiter, announce, asked)
+        let ticket = shared.submit(py, payload, waiter, announce, asked)?;
+        Waiting::keep(shared, inside.as_ref(), ticket.request());
+        Ok(ticket)
     })?;
     if let Some(pump) = pump {
         Pump::nudge(pump.bind(py), shared)?;

@@ -150,6 +150,7 @@ impl Batch {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take();
             drop(owner);
+            self.engine.waits.tidy();
         }
         if slot_is_free {
             self.engine.pumps.wake_parked(py);

@@ -14,6 +14,7 @@ use crate::port::inside_loop;
 use crate::seat::{Watch, with_parker};
 use crate::shared::{Executor, Shared};
 use crate::terms::Asked;
+use crate::waits::Waiting;
 use crate::{bare, errors};
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
@@ -34,6 +35,7 @@ pub(crate) fn call_blocking(
         });
     }
     let origin = shared.origin(py, true)?;
+    let inside = origin.clone();
     let runs = shared.executor == Executor::Caller;
     let payload = Payload {
         item,
@@ -49,6 +51,7 @@ pub(crate) fn call_blocking(
             (Waiter::Thread(waker), Announce::Yes)
         };
         let ticket = shared.submit(py, payload, waiter, announce, asked)?;
+        let _waiting = Waiting::note(shared, inside.as_ref(), ticket.request());
         let waited = if runs {
             wait_running(py, shared, parker, &ticket)
         } else {

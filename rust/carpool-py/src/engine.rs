@@ -26,6 +26,7 @@ use crate::seat::{Seat, Watch, with_parker};
 use crate::shared::{ENGINES, Executor, Shared, epoch};
 use crate::terms::Standing;
 use crate::ticket::Ticket;
+use crate::waits::{Waiting, Waits};
 use crate::watching::Watchers;
 use crate::window::{AskedOfMany, Window, call_many};
 use crate::worker::Worker;
@@ -112,6 +113,7 @@ impl Engine {
             keys: Arc::default(),
             watchers,
             inline,
+            waits: Waits::default(),
         })))
     }
 
@@ -235,6 +237,7 @@ impl Engine {
             _ => None,
         };
         let origin = shared.origin(py, false)?;
+        let inside = origin.clone();
         let announce = if pump.is_some() {
             Announce::No
         } else {
@@ -265,9 +268,11 @@ impl Engine {
             }
             let reply = ticket.request().reply();
             if reply.is_in_lobby() {
-                let waited = shared
-                    .check_wait(py, "a submit that waits for room")
-                    .and_then(|()| Watch::new(py)?.wait(py, parker, || !reply.is_in_lobby()));
+                let waited = (|| {
+                    shared.check_wait(py, "a submit that waits for room")?;
+                    let _waiting = Waiting::note(shared, inside.as_ref(), ticket.request());
+                    Watch::new(py)?.wait(py, parker, || !reply.is_in_lobby())
+                })();
                 if let Err(error) = waited {
                     drop((ticket.cancel(), ticket.request().reclaim()));
                     return Err(error);
@@ -395,9 +400,14 @@ impl Engine {
         }
     }
 
+    /// Refuses (WouldDeadlock) to wait inside a handler until all batches have ended.
+    fn check_end(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.check_end(py)
+    }
+
     /// What a worker thread of this engine sets `running` to: whoever waits there waits for itself.
     fn on_worker(&self) -> Run {
-        Run::new(Chain::new(self.0.number, Vec::new()), None)
+        Run::new(Chain::worker(self.0.number), None)
     }
 
     /// Other numbers, all of them or none, from the next decision on. ValueError: one cannot be kept to.

@@ -32,6 +32,7 @@
 //! | [`errands`] | what such a thread leaves to one of Python's |
 //! | [`running`] | the event loop that runs here |
 //! | [`run`] | which handlers the present code runs in, for finding deadlocks |
+//! | [`waits`] | which of them wait for their own kind, all slots together |
 //! | [`watching`] | who is told of requests and of slow handlers |
 //! | [`guard`] | what must not be interrupted, and the end of the process |
 //! | [`errors`] | the one table from the core's errors to Python's |
@@ -74,6 +75,7 @@ mod terms;
 mod ticket;
 #[cfg(not(plain))]
 mod vectorcall;
+mod waits;
 mod wakes;
 mod watching;
 mod window;
@@ -119,6 +121,8 @@ mod _core {
     use seat::Seat;
     #[pymodule_export]
     use ticket::Ticket;
+    #[pymodule_export]
+    use waits::Waiting;
     #[pymodule_export]
     use window::Window;
     #[pymodule_export]

@@ -70,6 +70,7 @@ pub(crate) struct Chain {
     parts: AtomicUsize,
     /// How many slots wait for it.
     holds: usize,
+    has_batch: bool,
     arose_in: Vec<Arc<Chain>>,
 }
 
@@ -84,7 +85,21 @@ impl Chain {
             engine,
             parts: AtomicUsize::new(1),
             holds: 1,
+            has_batch: true,
             arose_in,
+        })
+    }
+
+    /// Of a worker thread between its batches, where callbacks run.
+    pub(crate) fn worker(engine: u64) -> Arc<Self> {
+        ACTIVE.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self {
+            spot: Spot::of(Subject::Nothing),
+            engine,
+            parts: AtomicUsize::new(1),
+            holds: 1,
+            has_batch: false,
+            arose_in: Vec::new(),
         })
     }
 
@@ -96,6 +111,7 @@ impl Chain {
             engine,
             parts: AtomicUsize::new(1),
             holds: ALL_SLOTS,
+            has_batch: true,
             arose_in,
         })
     }
@@ -116,6 +132,7 @@ impl Chain {
             engine,
             parts: AtomicUsize::new(0),
             holds: 1,
+            has_batch: true,
             arose_in,
         })
     }
@@ -133,26 +150,37 @@ impl Chain {
         }
     }
 
-    fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         self.parts.load(Ordering::Acquire) > 0
     }
 
-    /// How many slots of `engine` cannot become free before what is called from here has ended.
-    pub(crate) fn waiting(self: &Arc<Self>, engine: u64) -> usize {
+    /// The runs of `engine` that cannot end before what is called from here has.
+    pub(crate) fn runs_of(self: &Arc<Self>, engine: u64) -> Vec<&Arc<Self>> {
         let mut seen: Vec<*const Chain> = Vec::new();
         let mut todo = vec![self];
-        let mut count = 0_usize;
+        let mut runs = Vec::new();
         while let Some(chain) = todo.pop() {
             if seen.contains(&Arc::as_ptr(chain)) || !chain.is_active() {
                 continue;
             }
             seen.push(Arc::as_ptr(chain));
             if chain.engine == engine {
-                count = count.saturating_add(chain.holds);
+                runs.push(chain);
             }
             todo.extend(&chain.arose_in);
         }
-        count
+        runs
+    }
+
+    /// How many slots these runs hold.
+    pub(crate) fn held_by(runs: &[&Arc<Self>]) -> usize {
+        runs.iter()
+            .fold(0, |sum, run| sum.saturating_add(run.holds))
+    }
+
+    /// Whether a batch is in flight as long as this lasts.
+    pub(crate) fn has_batch(&self) -> bool {
+        self.has_batch
     }
 }
 

@@ -14,6 +14,7 @@ use crate::port::inside_loop;
 use crate::pump::Pumps;
 use crate::run::{self, Chain};
 use crate::terms::{Asked, Standing};
+use crate::waits::Waits;
 use crate::watching::Watchers;
 use crate::{errands, errors, guard};
 
@@ -79,6 +80,7 @@ pub(crate) struct Shared {
     pub(crate) watchers: Watchers,
     /// Whoever submits runs the handler.
     pub(crate) inline: bool,
+    pub(crate) waits: Waits,
 }
 
 impl Shared {
@@ -133,14 +135,26 @@ impl Shared {
     }
 
     pub(crate) fn check_chain(&self, py: Python<'_>, chain: &Arc<Chain>) -> PyResult<()> {
-        let waiting = chain.waiting(self.number);
-        if waiting < self.core.slots() {
+        let runs = chain.runs_of(self.number);
+        if runs.is_empty() {
             return Ok(());
         }
         let (name, slots) = (&self.name, self.core.slots());
-        if waiting == run::ALL_SLOTS {
+        let held = Chain::held_by(&runs);
+        if held == run::ALL_SLOTS {
             let text = format!(
                 "{name}: called from inside its own setup, which has to end before any batch can run"
+            );
+            return Err(errors::raise(py, "WouldDeadlock", text));
+        }
+        if held < slots {
+            if self.waits.count_with(&runs) < slots {
+                return Ok(());
+            }
+            let text = format!(
+                "{name}: called from inside its own handler while all {slots} slots are held by such calls, \
+                 of which none can end; return first, submit without waiting, or raise \
+                 max_concurrent_batches"
             );
             return Err(errors::raise(py, "WouldDeadlock", text));
         }
@@ -207,6 +221,21 @@ impl Shared {
             "{name}: {what} would block the event loop that has to run the handler; await instead"
         );
         errors::raise(py, "WouldDeadlock", text)
+    }
+
+    /// Refuses to wait until all batches have ended inside one of them.
+    pub(crate) fn check_end(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(chain) = run::current(py) else {
+            return Ok(());
+        };
+        if chain.runs_of(self.number).iter().any(|run| run.has_batch()) {
+            let text = format!(
+                "{}: a close from inside its own handler would wait for that handler; close elsewhere",
+                self.name
+            );
+            return Err(errors::raise(py, "WouldDeadlock", text));
+        }
+        self.check_chain(py, &chain)
     }
 
     /// Refuses to wait for a request on the loop that has to run the handler, or inside it.

@@ -10,6 +10,7 @@ use pyo3::types::PyTuple;
 use crate::border::{PyBorder, Waiter};
 use crate::run;
 use crate::shared::{Shared, epoch};
+use crate::waits::Waiting;
 use crate::watching;
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
@@ -22,6 +23,11 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
+    fn waiting(&self, py: Python<'_>) -> Option<Waiting> {
+        let chain = run::current(py);
+        Waiting::note(&self.engine, chain.as_ref(), self.ticket.request())
+    }
+
     /// Says that an error reached nobody.
     pub(crate) fn say_lost(py: Python<'_>, engine: &Shared, error: &Bound<'_, PyAny>) {
         let say = || -> PyResult<()> {
@@ -80,17 +86,19 @@ impl Ticket {
         &self.engine.name
     }
 
-    /// Refuses (WouldDeadlock) a wait that could never end.
-    fn check_wait(&self, py: Python<'_>) -> PyResult<()> {
-        self.engine.check_wait(py, "waiting for the result")
+    /// Refuses (WouldDeadlock) a wait that could never end. What it returns, if anything, is to be kept while
+    /// that lasts.
+    fn check_wait(&self, py: Python<'_>) -> PyResult<Option<Waiting>> {
+        self.engine.check_wait(py, "waiting for the result")?;
+        Ok(self.waiting(py))
     }
 
-    /// Refuses (WouldDeadlock) to await the request inside the handler that has to answer it.
-    fn check_chain(&self, py: Python<'_>) -> PyResult<()> {
-        match run::current(py) {
-            Some(chain) => self.engine.check_chain(py, &chain),
-            None => Ok(()),
+    /// Refuses (WouldDeadlock) to await the request inside the handler that has to answer it; as above.
+    fn check_chain(&self, py: Python<'_>) -> PyResult<Option<Waiting>> {
+        if let Some(chain) = run::current(py) {
+            self.engine.check_chain(py, &chain)?;
         }
+        Ok(self.waiting(py))
     }
 
     /// Logs that `error` reached nobody.
