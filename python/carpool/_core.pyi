@@ -22,6 +22,7 @@ __all__ = [
     "Bare",
     "Batch",
     "Call",
+    "Collation",
     "CurrentBatch",
     "CurrentRequest",
     "Desk",
@@ -452,6 +453,39 @@ class Pump:
     """One event loop's slot in one batcher; calling it runs what is due."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> None: ...
+
+@final
+class Collation:
+    """The fast way of one collator: kinds of items that it knows, and buffers that it uses again."""
+
+    def __new__(
+        cls,
+        form: str,
+        *,
+        side: str,
+        multiple_of: int,
+        max_length: int | None,
+        buckets: Sequence[int],
+        truncate: str | None,
+        extras: tuple[str | None, str | None],
+        joined: Callable[[Any, Any, int], Any] | None,
+        notes: bool,
+    ) -> Self: ...
+    def learn(
+        self,
+        tree: object,
+        leaves: Sequence[tuple[Any, Sequence[int] | None, Any]],
+        one: tuple[Any, Any, Any],
+        /,
+    ) -> bool:
+        """Remembers a kind of item: its nesting, and of each leaf a sample, the axes that are padded (None: those
+        whose lengths differ) and the pad value; 1 in the dtypes of mask, lengths and ends. False where only the
+        plain way can collate such items."""
+    def collate(self, items: list[Any], size: int, /) -> Any:
+        """The batch of items in `size` rows. None: no such item is known; NotImplemented: they are not alike.
+
+        With `notes` a tuple: the batch, its arrays, and of each padded one its place, axes, widths and lengths.
+        """
 
 @disjoint_base
 class Desk:

@@ -17,7 +17,7 @@ from ._checks import (
     checked_buckets,
     checked_size,
 )
-from ._collator import Collator, Fill, stacked
+from ._collator import Collator, Fill, fast, stacked
 from ._copy import Target, constant, held
 from ._fit import Column, Columns, described
 from ._split import HowLists
@@ -34,6 +34,10 @@ class Padded(NamedTuple):
     widths: tuple[int, ...]
     #: By row, what of each of the axes is the item's.
     lengths: list[tuple[int, ...]]
+
+
+#: What was padded by the path of a leaf; None for one that was stacked.
+Notes = dict[Path, "Padded | None"]
 
 
 class Pad(Collator):
@@ -121,8 +125,16 @@ class Pad(Collator):
             if isinstance(unpad, str)
             else tuple(unpad)
         )
+        self._wants_notes = bool(self._unpad)
+        self._fast = fast(
+            "pad",
+            side=side,
+            widths=self._widths,
+            extras=(mask, lengths),
+            notes=self._wants_notes,
+        )
         #: What was padded of batches that are alive, by the id of each of their arrays.
-        self._notes: dict[int, tuple[weakref.ref[Any], dict[Path, Padded]]] = {}
+        self._notes: dict[int, tuple[weakref.ref[Any], Notes]] = {}
 
     # ------------------------------------------------------------------------------- collating
 
@@ -188,8 +200,8 @@ class Pad(Collator):
                 continue
             made[column.path], padded[column.path] = self._padded(columns, column, size)
         batch = self._with_extras(columns, self._nested(columns, made), padded, size)
-        if self._unpad:
-            self._note(made, padded)
+        if self._wants_notes:
+            self._note(list(made.values()), {path: padded.get(path) for path in made})
         return batch
 
     def _padded(self, columns: Columns, column: Column, size: int) -> tuple[Any, Padded]:
@@ -211,6 +223,20 @@ class Pad(Collator):
         target.clear_from(len(lengths))
         note_padding(sum(map(math.prod, lengths)), len(lengths) * math.prod(widths))
         return target.array, Padded(axes, widths, lengths)
+
+    def _told(self, columns: Columns, column: Column) -> tuple[list[int] | None, Any]:
+        axes = self._axes_of(columns, column)
+        if axes == ():
+            return [], None
+        return None if axes is None else list(axes), self._value_of(columns, column)
+
+    def _with_notes(self, items: list[Any], made: Any) -> Any:
+        batch, arrays, notes = made
+        paths = list(flatten(items[0])[0])
+        told: Notes = dict.fromkeys(paths)
+        told.update({paths[at]: Padded(*note) for at, *note in notes})
+        self._note(arrays, told)
+        return batch
 
     # ------------------------------------------------------------------------ masks and lengths
 
@@ -264,19 +290,19 @@ class Pad(Collator):
 
     # --------------------------------------------------------------------------------- splitting
 
-    def _note(self, made: dict[Path, Any], padded: dict[Path, Padded]) -> None:
+    def _note(self, arrays: list[Any], told: Notes) -> None:
         notes = self._notes
-        for array in made.values():
+        for array in arrays:
             number = id(array)
 
             def forget(gone: Any, number: int = number) -> None:
                 if notes.get(number, (None,))[0] is gone:
                     del notes[number]
 
-            notes[number] = weakref.ref(array, forget), padded
+            notes[number] = weakref.ref(array, forget), told
 
     def split(self, output: Any, n: int, batch: Any = None) -> list[Any]:
-        """The first `n` rows of what a handler made of a batch; see `Stack.split`.
+        """The `n` rows of what a handler made of a batch; see `Stack.split`.
 
         With `unpad`, without the padding that `batch` has.
 
@@ -286,17 +312,19 @@ class Pad(Collator):
         """
         if not self._unpad:
             return self._splitting.rows(output, n)
-        padded = self._padded_of(batch)
+        told = self._told_of(batch)
+        first = next((note for note in told.values() if note is not None), None)
 
         def cut(path: Path, array: Any) -> list[Any] | None:
             name = name_of(path)
             if self._unpad is not True and name not in self._unpad:  # type: ignore[operator]
                 return None
-            return self._cut(name, array, n, padded.get(path) or next(iter(padded.values())))
+            note = told.get(path, first)
+            return None if note is None else self._cut(name, array, n, note)
 
         return self._splitting.rows(output, n, cut)
 
-    def _padded_of(self, batch: Any) -> dict[Path, Padded]:
+    def _told_of(self, batch: Any) -> Notes:
         for leaf in flatten(batch)[0].values():
             known = self._notes.get(id(leaf))
             if known is not None and known[0]() is leaf:
@@ -311,13 +339,13 @@ class Pad(Collator):
         fits = len(shape) > 1 + max(expected, default=-1) and all(
             shape[1 + axis] == width for axis, width in expected.items()
         )
-        if len(shape) == 0 or shape[0] < n or not fits:
+        if len(shape) == 0 or shape[0] != n or not fits:
             raise BatchLengthError(
                 f"{name or 'the output'}: the handler returned shape {shape}; to cut the padding off, {n} rows "
                 f"with {', '.join(f'{width} along axis {1 + axis}' for axis, width in expected.items())} are needed"
             )
         rows = []
-        for row, kept in zip(array[:n], padded.lengths[:n], strict=True):
+        for row, kept in zip(array, padded.lengths, strict=False):
             where: list[slice] = [slice(None)] * row.ndim
             for axis, width, length in zip(padded.axes, padded.widths, kept, strict=True):
                 where[axis] = _part(width, length, self._side == "left")

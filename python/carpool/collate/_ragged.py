@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from carpool._exceptions import BatchLengthError, CollateError
 
 from ._checks import check_choice
-from ._collator import Collator, Fill
+from ._collator import Collator, Fill, fast
 from ._copy import constant
 from ._fit import Column, Columns, described
 from ._packages import numpy, torch
@@ -69,6 +69,9 @@ class Ragged(Collator):
         super().__init__(lists, views, fill)
         check_choice("answers", answers, ("items", "tokens", None))
         self._answers = answers
+        self._fast = fast("ragged", joined=RaggedBatch)
+
+    _of_one_kind = True
 
     def _fit(self, columns: Columns) -> None:
         for column in columns.columns:
@@ -129,9 +132,9 @@ class _Ragging(Splitting):
 
 
 def _pieces(splitting: Splitting, array: Any, ends: list[int], n: int) -> list[Any]:
-    if len(ends) <= n:
+    if len(ends) != n + 1:
         raise BatchLengthError(f"the handler returned {len(ends) - 1} rows for a batch of {n}")
-    return [splitting.apart(array[start:end]) for start, end in pairwise(ends[: n + 1])]
+    return [splitting.apart(array[start:end]) for start, end in pairwise(ends)]
 
 
 def _ends_of(batch: Any) -> dict[Path, list[int]]:

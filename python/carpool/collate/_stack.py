@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._collator import Collator, Fill, stacked
+from ._collator import Collator, Fill, fast, stacked
 from ._fit import Column, Columns
 from ._split import HowLists
 
@@ -38,6 +38,7 @@ class Stack(Collator):
         self, *, lists: HowLists = "rows", views: bool = False, fill: Fill = "zeros"
     ) -> None:
         super().__init__(lists, views, fill)
+        self._fast = fast("stack")
 
     def _fit(self, columns: Columns) -> None:
         for column in columns.columns:

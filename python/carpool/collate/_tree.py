@@ -63,6 +63,30 @@ def rebuild(like: Any, made: Mapping[Path, Any], path: Path = ()) -> Any:
     return put_together(kind, {key: rebuild(child, made, (*path, key)) for key, child in children})
 
 
+def shown_to_core(like: Any) -> Any:
+    """The nesting of an item, as `Collation.learn` takes it; None for a leaf.
+
+    Raises:
+        LookupError: items of this kind go the plain way.
+    """
+    nested = _nested(like)
+    if nested is None:
+        return None
+    kind, children = nested
+    if kind is dict:
+        form = "dict" if type(like) is dict else ""
+    elif kind is tuple:
+        form = "tuple"
+    elif issubclass(kind, tuple):
+        form = "named" if hasattr(kind, "_fields") else ""
+    else:
+        form = "fields"
+    if not form:
+        raise LookupError(kind)
+    keys = [key for key, _ in children]
+    return form, kind, keys, [shown_to_core(child) for _, child in children]
+
+
 def put_together(kind: Any, values: dict[Any, Any]) -> Any:
     """A container of `kind` of values by key, in order."""
     if kind is dict:

@@ -24,6 +24,7 @@
 //! | [`wakes`] | waking blocked threads without the interpreter |
 //! | [`port`] | one event loop, as the core's wakes see it |
 //! | [`awaitable`] | what `await` gets: a raw type; `plain.rs` is the same in ordinary PyO3 |
+//! | [`collate`] | items into batches: rows of arrays and tensors copied into buffers that are reused |
 //! | [`terms`] | what a call may ask for beyond the plain |
 //! | [`asks`] | the terms of every call through one function or view, from its options |
 //! | [`keys`] | any hashable object as a number |
@@ -54,6 +55,7 @@ mod call;
 mod calling;
 mod cells;
 mod clock;
+mod collate;
 mod current;
 mod desk;
 mod engine;
@@ -99,6 +101,8 @@ mod _core {
     use batch::Batch;
     #[pymodule_export]
     use call::Call;
+    #[pymodule_export]
+    use collate::Collation;
     #[pymodule_export]
     use current::CurrentBatch;
     #[pymodule_export]
