@@ -353,3 +353,58 @@ def test_rows_from_coroutines(run: Callable[..., Any]) -> None:
     first, second = run(main())
     assert first.tolist() == [1, 2, 3, 4, 5]
     assert second.tolist() == [2, 3]
+
+
+# ------------------------------------------------------------------------------- batch sizes
+
+
+@pytest.mark.parametrize("fill", ["zeros", "repeat"])
+def test_batches_of_few_sizes_are_filled_up_by_choice(fill: Any) -> None:
+    held = Held(lambda batch: batch["x"].sum(1))
+
+    @batched(collate=Pad({"x": 0}, mask="mask", fill=fill), batch_sizes=[1, 4], max_batch_size=4)
+    def handler(batch: Any) -> Any:
+        return held.call(batch)
+
+    found = held.outcomes(handler, [{"x": [1]}], [[{"x": [2, 3]}], [{"x": [0.5]}], [{"x": [4]}]])
+    batch = held.seen[1][0]
+    last = {"zeros": [[0, 0]] * 2, "repeat": [[4, 0]] * 2}[fill]
+    assert batch["x"].tolist() == [[2, 3], [4, 0], *last]
+    assert batch["mask"].sum() == 3 if fill == "zeros" else 5
+    assert [found[0], found[2]] == [5, 4]
+    assert isinstance(found[1], CollateError)
+    handler.close()
+
+
+def test_a_collator_of_ones_own_is_filled_up_with_repeats() -> None:
+    class Tuples:
+        def collate(self, items: Sequence[Any]) -> Any:
+            return tuple(items)
+
+        def split(self, output: Any, n: int, batch: Any = None) -> Any:
+            assert len(output) == n == len(batch)
+            return list(output)
+
+    seen = []
+
+    @batched(collate=Tuples(), batch_sizes=[4], max_batch_size=4)
+    def handler(batch: Any) -> Any:
+        seen.append(batch)
+        return batch
+
+    assert handler("a") == "a"
+    assert seen == [("a",) * 4]
+    handler.close()
+
+
+def test_warming_up_collated_handlers() -> None:
+    shapes = []
+
+    @batched(collate=Stack(), batch_sizes=[1, 2, 4], max_batch_size=4)
+    def handler(batch: Any) -> Any:
+        shapes.append(batch.shape)
+        return batch
+
+    handler.warmup(np.ones(3))
+    assert shapes == [(1, 3), (2, 3), (4, 3)]
+    handler.close()

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ._core import current_batch
 from ._exceptions import BatchLengthError, CollateError
 
 if TYPE_CHECKING:
@@ -19,17 +20,19 @@ __all__ = ["collated"]
 
 
 def collated(
-    function: Callable[..., Any], collate: Collate, *, is_async: bool
+    function: Callable[..., Any], collate: Collate, *, is_async: bool, sized: bool = False
 ) -> Callable[..., Any]:
     """What to call with lists in place of `function`, which takes what `collate` makes of them.
 
     What is no list is passed on as it is: the instance of a method, a value that all requests share. It
-    returns a row or an error for each item.
+    returns a row or an error for each item. With `sized` a list may have more items than there are requests,
+    and the batch has as many rows as the list, whoever does not fit.
     """
     names = list(inspect.signature(function).parameters)
+    new = _Sized if sized else _Collated
 
     def handler(*args: Any, **kwargs: Any) -> list[Any]:
-        batch = _Collated(collate, names, args, kwargs)
+        batch = new(collate, names, args, kwargs)
         if not batch.left:
             return batch.all_rows([])
         try:
@@ -41,7 +44,7 @@ def collated(
         return batch.split(output)
 
     async def ahandler(*args: Any, **kwargs: Any) -> list[Any]:
-        batch = _Collated(collate, names, args, kwargs)
+        batch = new(collate, names, args, kwargs)
         if not batch.left:
             return batch.all_rows([])
         try:
@@ -67,26 +70,32 @@ class _Collated:
         self.misfits: dict[int, CollateError] = {}
         self.first: Any = None
         if len(args) == 1 and not kwargs:
-            self.left = list(range(len(args[0])))
+            self._begin(args[0])
             self.args = tuple(self._collate({names[0]: args[0]}).values())
             self.kwargs = kwargs
             return
         values = {**dict(zip(names, args, strict=False)), **kwargs}
         # What a batch has for a parameter is a list of exactly this type, and nothing else is.
         lists = {name: value for name, value in values.items() if type(value) is list}
-        self.left = list(range(len(next(iter(lists.values())))))
+        self._begin(next(iter(lists.values())))
         values.update(self._collate(lists))
         self.args = tuple([values[name] for name, _ in zip(names, args, strict=False)])
         self.kwargs = {name: values[name] for name in kwargs}
+
+    def _begin(self, items: list[Any]) -> None:
+        self.left = list(range(len(items)))
+
+    def _made(self, items: list[Any]) -> Any:
+        """The batch of one list, of the items that are left."""
+        return self.collate.collate([items[at] for at in self.left] if self.misfits else items)
 
     def _collate(self, lists: dict[str, list[Any]]) -> dict[str, Any]:
         """The batch of each list; of none, if no item is left."""
         while self.left:
             made = {}
             for name, items in lists.items():
-                chosen = [items[at] for at in self.left] if self.misfits else items
                 try:
-                    made[name] = self.collate.collate(chosen)
+                    made[name] = self._made(items)
                 except CollateError as error:
                     if not error.misfits:
                         raise
@@ -126,3 +135,31 @@ class _Collated:
         answers: dict[int, Any] = dict(zip(self.left, rows, strict=True))
         answers.update(self.misfits)
         return [answers[at] for at in range(len(answers))]
+
+
+class _Sized(_Collated):
+    """The same of batches that have a given number of rows, some of which are nobody's."""
+
+    __slots__ = ("size",)
+
+    def _begin(self, items: list[Any]) -> None:
+        self.size = len(items)
+        # Parts of a batch that was split are smaller than it was when it was sealed.
+        self.left = list(range(min(self.size, len(current_batch()))))
+
+    def _made(self, items: list[Any]) -> Any:
+        chosen = [items[at] for at in self.left]
+        collate: Any = self.collate
+        if getattr(collate, "fills", False):
+            return collate.collate(chosen, size=self.size)
+        return collate.collate(chosen + chosen[-1:] * (self.size - len(chosen)))
+
+    def split(self, output: Any) -> list[Any]:
+        rows = self.collate.split(output, self.size, self.first)
+        if len(rows) != self.size:
+            raise BatchLengthError(f"split made {len(rows)} rows for a batch of {self.size} rows")
+        return self.all_rows([rows[at] for at in range(len(self.left))])
+
+    def all_rows(self, rows: list[Any]) -> list[Any]:
+        made = super().all_rows(rows)
+        return made + [None] * (self.size - len(made))

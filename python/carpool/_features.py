@@ -6,6 +6,11 @@ from typing import Any
 
 from ._exceptions import CollateError
 
+# Here and not at first use, which a fork may meet half done.
+from .collate import Stack
+from .collate._split import Splitting, is_array
+from .collate._tree import flatten
+
 __all__ = ["apart", "together"]
 
 
@@ -18,9 +23,6 @@ def apart(features: Any) -> list[Any]:
         BatchLengthError: the batches have different lengths.
         TypeError: there is no length to go by.
     """
-    from .collate._split import Splitting
-    from .collate._tree import flatten
-
     first = next(iter(flatten(features)[0].values()), None)
     try:
         count = len(first)  # type: ignore[arg-type]
@@ -43,9 +45,6 @@ def together(answers: list[Any]) -> Any:
 
 
 def _joined(answers: list[Any]) -> Any:
-    from .collate import Stack
-    from .collate._split import is_array
-
     kinds = set(map(type, answers))
     if len(kinds) != 1:
         return answers

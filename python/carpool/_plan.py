@@ -135,7 +135,8 @@ class Plan:
         """A new handler of this batcher: what of it lives in a process, with nothing started."""
         function, collate = self.function, self.options.collate
         if collate is not None:
-            function = collated(function, collate, is_async=self.is_async)
+            sized = self.options.batch_sizes is not None
+            function = collated(function, collate, is_async=self.is_async, sized=sized)
         kind: type[Handler] = Handler
         if self.streams:
             from ._streaming import StreamingHandler as kind

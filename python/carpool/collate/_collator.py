@@ -29,6 +29,8 @@ Fill = Literal["zeros", "repeat"]
 class Collator:
     """A collator of arrays; its kinds say what fits and what becomes of a column."""
 
+    #: Whether `collate` takes a `size`.
+    fills = True
     #: Whether batches have parts that are of the kind of each leaf.
     _of_one_kind = False
     _mask_dtype = "int64"

@@ -13,6 +13,8 @@ pub const MAX_SIZE: usize = 16;
 pub struct Pattern {
     bytes: [u8; MAX_SIZE],
     size: usize,
+    /// All its bytes are the same.
+    even: bool,
 }
 
 impl Pattern {
@@ -26,6 +28,7 @@ impl Pattern {
         Some(Self {
             bytes,
             size: number.len(),
+            even: number.iter().all(|&byte| byte == number[0]),
         })
     }
 
@@ -47,8 +50,8 @@ impl Pattern {
     /// Fills memory whose length is a multiple of its size.
     pub fn fill(&self, memory: &mut [MaybeUninit<u8>]) {
         let number = self.bytes();
-        if number.iter().all(|&byte| byte == number[0]) {
-            memory.fill(MaybeUninit::new(number[0]));
+        if self.even {
+            set(memory, number[0]);
             return;
         }
         match self.size {
@@ -62,6 +65,12 @@ impl Pattern {
             }
         }
     }
+}
+
+/// Sets every byte.
+pub fn set(memory: &mut [MaybeUninit<u8>], byte: u8) {
+    // SAFETY: the memory is ours to write, all of it.
+    unsafe { memory.as_mut_ptr().write_bytes(byte, memory.len()) };
 }
 
 /// Of a length known beforehand, so that it becomes wide stores.
@@ -149,8 +158,35 @@ impl Frame {
         if part.is_empty() {
             return;
         }
+        let size = self.pattern.size;
+        if self.rank == 1 && row.strides[0] == size as isize {
+            // What most rows are: a list of numbers.
+            let (padding, body) = self.split(part, row.shape[0] * size);
+            // SAFETY: the row's numbers follow one another without gaps, and the body has room for them.
+            unsafe {
+                row.data
+                    .copy_to_nonoverlapping(body.as_mut_ptr().cast(), body.len())
+            };
+            self.pattern.fill(padding);
+            return;
+        }
         // SAFETY: the row goes in, and the whole of the part is the frame's.
         unsafe { self.place_from(0, row.data, row, part) }
+    }
+
+    /// Padding, and a body of so many bytes.
+    fn split<'a>(
+        &self,
+        part: &'a mut [MaybeUninit<u8>],
+        bytes: usize,
+    ) -> (&'a mut [MaybeUninit<u8>], &'a mut [MaybeUninit<u8>]) {
+        match self.side {
+            Side::Left => part.split_at_mut(part.len() - bytes),
+            Side::Right => {
+                let (body, padding) = part.split_at_mut(bytes);
+                (padding, body)
+            }
+        }
     }
 
     /// # Safety
@@ -172,14 +208,7 @@ impl Frame {
         }
         let length = row.shape[axis];
         let each = part.len() / self.shape[axis];
-        let empty = part.len() - length * each;
-        let (padding, body) = match self.side {
-            Side::Left => part.split_at_mut(empty),
-            Side::Right => {
-                let (body, padding) = part.split_at_mut(length * each);
-                (padding, body)
-            }
-        };
+        let (padding, body) = self.split(part, length * each);
         self.pattern.fill(padding);
         if body.is_empty() {
             return;

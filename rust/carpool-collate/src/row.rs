@@ -21,19 +21,45 @@ impl Row {
     ///
     /// For every index within `shape` the number at `data + sum(index * stride)` can be read for as long as the
     /// row, or a copy or part of it, is used, and nobody writes there meanwhile.
+    #[inline]
     pub unsafe fn new(data: *const u8, shape: &[usize], strides: &[isize]) -> Option<Self> {
+        let mut rows = Vec::with_capacity(1);
+        // SAFETY: as promised to us.
+        unsafe { Self::push(&mut rows, data, shape, strides) };
+        rows.pop()
+    }
+
+    /// Appends a row to others, written where it stays: it is too large to be handed about. False, and nothing is
+    /// appended, where there is none ([`new`](Self::new)).
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new).
+    #[inline]
+    pub unsafe fn push(
+        rows: &mut Vec<Self>,
+        data: *const u8,
+        shape: &[usize],
+        strides: &[isize],
+    ) -> bool {
         if shape.len() > MAX_RANK || shape.len() != strides.len() {
-            return None;
+            return false;
         }
-        let mut row = Self {
+        rows.push(Self {
             data,
             rank: shape.len(),
             shape: [1; MAX_RANK],
             strides: [0; MAX_RANK],
-        };
-        row.shape[..shape.len()].copy_from_slice(shape);
-        row.strides[..strides.len()].copy_from_slice(strides);
-        Some(row)
+        });
+        if let Some(row) = rows.last_mut() {
+            for (to, from) in row.shape.iter_mut().zip(shape) {
+                *to = *from;
+            }
+            for (to, from) in row.strides.iter_mut().zip(strides) {
+                *to = *from;
+            }
+        }
+        true
     }
 
     /// How many numbers there are along each axis.

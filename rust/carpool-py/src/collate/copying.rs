@@ -4,9 +4,9 @@ use std::mem::MaybeUninit;
 use std::slice;
 use std::sync::Arc;
 
-use carpool_collate::{Block, Frame, Pattern, Row, Side};
+use carpool_collate::{Block, Frame, Pattern, Row, Side, place};
 
-use super::plan::{Form, Leaf, Plan, Rule, Taken};
+use super::plan::{Form, Leaf, Plan, Rule};
 
 /// What a part of a batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +94,10 @@ impl Laid {
 
 /// Lays out a batch of `size` rows: the leaves in order, then mask and lengths, or the ends of each ragged leaf.
 /// `None` where rows do not fit one another.
-pub(super) fn lay(rule: &Rule, plan: &Plan, taken: &Taken<'_>, size: usize) -> Option<Vec<Laid>> {
+pub(super) fn lay(rule: &Rule, plan: &Plan, rows: Vec<Vec<Row>>, size: usize) -> Option<Vec<Laid>> {
     let mut made = Vec::with_capacity(plan.leaves.len() + 2);
     let mut ends = Vec::new();
-    for (leaf, rows) in plan.leaves.iter().zip(&taken.rows) {
+    for (leaf, rows) in plan.leaves.iter().zip(rows) {
         match rule.form {
             Form::Stack => made.push(stacked(leaf, rows, size)?),
             Form::Pad if leaf.axes == Some(0) => made.push(stacked(leaf, rows, size)?),
@@ -124,19 +124,18 @@ pub(super) fn lay(rule: &Rule, plan: &Plan, taken: &Taken<'_>, size: usize) -> O
     Some(made)
 }
 
-fn stacked(leaf: &Leaf, rows: &[Row], size: usize) -> Option<Laid> {
+fn stacked(leaf: &Leaf, rows: Vec<Row>, size: usize) -> Option<Laid> {
     let frame = Frame::new(rows.first()?.shape(), Side::Right, leaf.value)?;
     if rows.iter().any(|row| row.shape() != frame.shape()) {
         return None;
     }
-    Laid::framed(Is::Leaf, frame, rows.to_vec(), size)
+    Laid::framed(Is::Leaf, frame, rows, size)
 }
 
-fn padded(rule: &Rule, leaf: &Leaf, rows: &[Row], size: usize) -> Option<Laid> {
+fn padded(rule: &Rule, leaf: &Leaf, mut rows: Vec<Row>, size: usize) -> Option<Laid> {
     let first = rows.first()?;
     let mut shape = first.shape().to_vec();
     let mut axes = Vec::new();
-    let mut rows = rows.to_vec();
     let end = rule.widths.truncate.unwrap_or(Side::Right);
     for (axis, width) in shape.iter_mut().enumerate() {
         let differs = rows.iter().any(|row| row.shape()[axis] != *width);
@@ -205,7 +204,7 @@ fn lengths(first: &Laid, size: usize) -> Option<Laid> {
     Some(Laid::written(Is::Lengths, shape, numbers))
 }
 
-fn joined(leaf: &Leaf, rows: &[Row], size: usize) -> Option<(Laid, Laid)> {
+fn joined(leaf: &Leaf, rows: Vec<Row>, size: usize) -> Option<(Laid, Laid)> {
     let mut shape = rows.first()?.shape().to_vec();
     if rows
         .iter()
@@ -218,7 +217,7 @@ fn joined(leaf: &Leaf, rows: &[Row], size: usize) -> Option<(Laid, Laid)> {
     ends.extend(total.to_ne_bytes());
     let mut frames = Vec::with_capacity(rows.len());
     let mut bytes = 0usize;
-    for row in rows {
+    for row in &rows {
         total = total.checked_add(i32::try_from(row.shape()[0]).ok()?)?;
         ends.extend(total.to_ne_bytes());
         let frame = Frame::new(row.shape(), Side::Right, leaf.value)?;
@@ -236,10 +235,7 @@ fn joined(leaf: &Leaf, rows: &[Row], size: usize) -> Option<(Laid, Laid)> {
         padded: None,
         longest,
         bytes,
-        content: Content::Joined {
-            frames,
-            rows: rows.to_vec(),
-        },
+        content: Content::Joined { frames, rows },
     };
     Some((values, Laid::written(Is::Ends, vec![size + 1], ends)))
 }
@@ -299,7 +295,7 @@ impl Copying {
                         unsafe { frame.place(row, part) };
                         rest = after;
                     }
-                    rest.fill(MaybeUninit::new(0));
+                    place::set(rest, 0);
                 }
                 Content::Joined { frames, rows } => {
                     let mut rest = memory;

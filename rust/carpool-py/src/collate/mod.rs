@@ -205,10 +205,12 @@ impl Collation {
         &self,
         py: Python<'py>,
         plan: &Plan,
-        taken: Taken<'py>,
+        mut taken: Taken<'py>,
         size: usize,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(laid) = copying::lay(&self.rule, plan, &taken, size) else {
+        let count = taken.items();
+        let Some(laid) = copying::lay(&self.rule, plan, std::mem::take(&mut taken.rows), size)
+        else {
             return Ok(None);
         };
         let mut copying = Copying::default();
@@ -226,7 +228,7 @@ impl Collation {
         } else {
             copy();
         }
-        let batch = self.put_together(py, plan, &taken, &copying)?;
+        let batch = self.put_together(py, plan, count, &copying)?;
         drop(taken);
         Ok(batch)
     }
@@ -235,7 +237,7 @@ impl Collation {
         &self,
         py: Python<'py>,
         plan: &Plan,
-        taken: &Taken<'py>,
+        items: usize,
         copying: &Copying,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let count = plan.leaves.len();
@@ -275,7 +277,7 @@ impl Collation {
         let notes = PyList::empty(py);
         for (at, (laid, _)) in copying.parts().take(count).enumerate() {
             if let Some(axes) = &laid.padded {
-                let lengths: Vec<_> = (0..taken.items())
+                let lengths: Vec<_> = (0..items)
                     .map(|row| PyTuple::new(py, laid.kept(row, axes)))
                     .collect::<PyResult<_>>()?;
                 let widths: Vec<usize> = axes.iter().map(|axis| laid.shape[axis + 1]).collect();

@@ -116,9 +116,10 @@ impl Numpy {
         }
     }
 
-    /// The number and the row of an array; `None` for anything else than an array of plain numbers, of exactly
-    /// this class.
-    pub(super) fn row(&self, object: &Bound<'_, PyAny>) -> Option<(Number, Row)> {
+    /// What an array's numbers are, its row appended to `rows`; `None`, and nothing is appended, for anything else
+    /// than an array of plain numbers, of exactly this class.
+    #[inline]
+    pub(super) fn read(&self, object: &Bound<'_, PyAny>, rows: &mut Vec<Row>) -> Option<Number> {
         // SAFETY: attached; the object is alive.
         if unsafe { ffi::Py_TYPE(object.as_ptr()) } != self.kind {
             return None;
@@ -130,19 +131,20 @@ impl Numpy {
         };
         let number = number(descr)?;
         let rank = usize::try_from(array.rank).ok()?;
-        if rank == 0 {
-            // SAFETY: one number, as below.
-            return Some((number, unsafe { Row::new(array.data.cast(), &[], &[]) }?));
-        }
-        // SAFETY: shape and strides have a place for each axis, and no length is negative; the array's data has a
-        // number at every index. It is kept alive by whoever keeps the object, and numpy lets nobody free the
-        // data of an array to which others refer.
-        let row = unsafe {
-            let shape = std::slice::from_raw_parts(array.shape.cast::<usize>(), rank);
-            let strides = std::slice::from_raw_parts(array.strides, rank);
-            Row::new(array.data.cast(), shape, strides)
+        let (shape, strides): (&[usize], &[isize]) = if rank == 0 {
+            (&[], &[])
+        } else {
+            // SAFETY: shape and strides have a place for each axis, and no length is negative.
+            unsafe {
+                (
+                    std::slice::from_raw_parts(array.shape.cast::<usize>(), rank),
+                    std::slice::from_raw_parts(array.strides, rank),
+                )
+            }
         };
-        Some((number, row?))
+        // SAFETY: the array's data has a number at every index. It is kept alive by whoever keeps the object, and
+        // numpy lets nobody free the data of an array to which others refer.
+        unsafe { Row::push(rows, array.data.cast(), shape, strides) }.then_some(number)
     }
 
     /// The dtype of an array.

@@ -86,7 +86,8 @@ fn pattern(number: &Bound<'_, PyAny>) -> PyResult<Option<Pattern>> {
     };
     let mut bytes = vec![0; source.size()];
     let mut scratch = Scratch::default();
-    let Some(row) = source.row(number, &mut scratch) else {
+    let mut rows = Vec::new();
+    let Some(()) = source.read(number, &mut scratch, &mut rows) else {
         return Ok(None);
     };
     let Some(frame) = carpool_collate::Frame::new(
@@ -101,7 +102,7 @@ fn pattern(number: &Bound<'_, PyAny>) -> PyResult<Option<Pattern>> {
     };
     let mut part = vec![std::mem::MaybeUninit::new(0); frame.bytes()];
     // SAFETY: the number is kept by the caller; it is as large as the source says.
-    unsafe { frame.place(&row, &mut part) };
+    unsafe { frame.place(&rows[0], &mut part) };
     for (to, from) in bytes.iter_mut().zip(part) {
         // SAFETY: every byte has been given a value, twice.
         *to = unsafe { from.assume_init() };
@@ -192,14 +193,13 @@ impl Plan {
             let from = objects.len();
             let fits = self.tree.take(item, &mut objects)
                 && self.leaves.iter().enumerate().all(|(place, leaf)| {
-                    let row = leaf.source.row(&objects[from + place], &mut scratch);
-                    match row.filter(|row| row.shape().len() == leaf.rank) {
-                        Some(row) => {
-                            rows[place].push(row);
-                            true
-                        }
-                        None => false,
-                    }
+                    let rows = &mut rows[place];
+                    leaf.source
+                        .read(&objects[from + place], &mut scratch, rows)
+                        .is_some()
+                        && rows
+                            .last()
+                            .is_some_and(|row| row.shape().len() == leaf.rank)
                 });
             if !fits {
                 return if at == 0 { None } else { Some(None) };

@@ -39,13 +39,13 @@ pub(super) enum Source {
 pub(super) struct Scratch(Vec<Box<[u64]>>);
 
 impl Scratch {
-    fn row(&mut self, numbers: Box<[u64]>, shape: &[usize]) -> Option<Row> {
+    fn row(&mut self, numbers: Box<[u64]>, shape: &[usize], rows: &mut Vec<Row>) -> Option<()> {
         let data: *const u8 = numbers.as_ptr().cast();
         self.0.push(numbers);
         let strides = [size_of::<u64>() as isize];
         // SAFETY: as many numbers as the shape says lie there, 8 bytes apart; they stay where they are when the
         // box is moved, and rows are not used beyond the scratch.
-        unsafe { Row::new(data, shape, &strides[..shape.len()]) }
+        unsafe { Row::push(rows, data, shape, &strides[..shape.len()]) }.then_some(())
     }
 }
 
@@ -53,17 +53,18 @@ impl Source {
     /// From one item's leaf, how to read all of them; `None` where only the plain way can. With its rank.
     pub(super) fn of(sample: &Bound<'_, PyAny>) -> PyResult<Option<(Self, usize)>> {
         let py = sample.py();
+        let mut rows = Vec::new();
         if let Some(torch) = Torch::loaded(py) {
-            if let Some((number, row)) = torch.row(sample) {
-                return Ok(Some((Self::Tensor { number }, row.shape().len())));
+            if let Some(number) = torch.read(sample, &mut rows) {
+                return Ok(Some((Self::Tensor { number }, rank_of(&rows))));
             }
         }
         let Some(numpy) = Numpy::loaded(py) else {
             return Ok(None);
         };
-        if let Some((number, row)) = numpy.row(sample) {
+        if let Some(number) = numpy.read(sample, &mut rows) {
             let dtype = numpy.dtype_of(sample)?.unbind();
-            return Ok(Some((Self::Array { number, dtype }, row.shape().len())));
+            return Ok(Some((Self::Array { number, dtype }, rank_of(&rows))));
         }
         let list = sample.cast_exact::<PyList>().ok();
         let first = match list {
@@ -92,22 +93,29 @@ impl Source {
         }
     }
 
-    /// The row of one leaf, which has to outlive it; `None` where it is not like the others.
-    pub(super) fn row(&self, leaf: &Bound<'_, PyAny>, scratch: &mut Scratch) -> Option<Row> {
+    /// Appends the row of one leaf, which has to outlive it; `None` where it is not like the others, whose last is then
+    /// perhaps one too many.
+    #[inline]
+    pub(super) fn read(
+        &self,
+        leaf: &Bound<'_, PyAny>,
+        scratch: &mut Scratch,
+        rows: &mut Vec<Row>,
+    ) -> Option<()> {
         match self {
             Self::Array { number, .. } => {
-                let (own, row) = Numpy::loaded(leaf.py())?.row(leaf)?;
-                (own == *number).then_some(row)
+                let own = Numpy::loaded(leaf.py())?.read(leaf, rows)?;
+                (own == *number).then_some(())
             }
             Self::Tensor { number } => {
-                let (own, row) = Torch::loaded(leaf.py())?.row(leaf)?;
-                (own == *number).then_some(row)
+                let own = Torch::loaded(leaf.py())?.read(leaf, rows)?;
+                (own == *number).then_some(())
             }
             Self::Plain {
                 of, is_list: false, ..
             } => {
                 let (own, number) = plain(leaf)?;
-                (own == *of).then(|| scratch.row(Box::new([number]), &[]))?
+                (own == *of).then(|| scratch.row(Box::new([number]), &[], rows))?
             }
             Self::Plain {
                 of, is_list: true, ..
@@ -119,7 +127,7 @@ impl Source {
                 });
                 let numbers = numbers.collect::<Option<Box<[u64]>>>()?;
                 let length = numbers.len();
-                scratch.row(numbers, &[length])
+                scratch.row(numbers, &[length], rows)
             }
         }
     }
@@ -147,6 +155,10 @@ impl Source {
             Self::Tensor { .. } => Ok(()),
         }
     }
+}
+
+fn rank_of(rows: &[Row]) -> usize {
+    rows.last().map_or(0, |row| row.shape().len())
 }
 
 /// A number of Python's, of exactly its own class: what it becomes, and its bytes.

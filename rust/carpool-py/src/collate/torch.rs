@@ -133,9 +133,10 @@ impl Torch {
         }
     }
 
-    /// The number and the row of a tensor; `None` for anything else than a dense tensor in main memory, of
-    /// exactly this class (or a parameter), and for what it refuses to show.
-    pub(super) fn row(&self, object: &Bound<'_, PyAny>) -> Option<(Number, Row)> {
+    /// What a tensor's numbers are, its row appended to `rows`; `None`, and nothing is appended, for anything else
+    /// than a dense tensor in main memory, of exactly this class (or a parameter), and for what it refuses to
+    /// show.
+    pub(super) fn read(&self, object: &Bound<'_, PyAny>, rows: &mut Vec<Row>) -> Option<Number> {
         // SAFETY: attached; the object is alive.
         let kind: *mut ffi::PyObject = unsafe { ffi::Py_TYPE(object.as_ptr()) }.cast();
         if kind != self.tensor.as_ptr() && kind != self.parameter.as_ptr() {
@@ -191,12 +192,11 @@ impl Torch {
         let data: *const u8 = read.data.cast_const().cast();
         let data = data.wrapping_add(usize::try_from(read.offset).ok()?);
         // SAFETY: the tensor's memory has a number at every index. It is kept alive by whoever keeps the object.
-        let row = unsafe { Row::new(data, &shape[..rank], &strides[..rank]) }?;
-        let number = Number {
+        let appended = unsafe { Row::push(rows, data, &shape[..rank], &strides[..rank]) };
+        appended.then_some(Number {
             kind: read.dtype.code,
             size,
-        };
-        Some((number, row))
+        })
     }
 
     /// A tensor of this shape around memory of ours, which it keeps.
