@@ -109,9 +109,10 @@ fmt: $(STAMPS)/lint ## format the sources and apply ruff's safe fixes
 	cargo fmt --all
 
 .PHONY: bench
-bench: $(STAMPS)/build $(STAMPS)/bench ## the core in Rust, then the quick comparison
+bench: $(STAMPS)/build $(STAMPS)/bench ## the core in Rust, the quick comparison, collating beside memory copies
 	cargo bench --workspace --exclude carpool-py
 	$(PY) benches/compare.py --quick
+	$(PY) benches/collate.py
 
 .PHONY: bench-target
 bench-target: ## latency targets beside fixed settings, AIMD and a fit, in virtual time (CARPOOL_SEEDS, CARPOOL_REQUESTS)

@@ -163,10 +163,7 @@ impl Frame {
             // What most rows are: a list of numbers.
             let (padding, body) = self.split(part, row.shape[0] * size);
             // SAFETY: the row's numbers follow one another without gaps, and the body has room for them.
-            unsafe {
-                row.data
-                    .copy_to_nonoverlapping(body.as_mut_ptr().cast(), body.len())
-            };
+            unsafe { copy(row.data, body) };
             self.pattern.fill(padding);
             return;
         }
@@ -217,7 +214,7 @@ impl Frame {
         if same_from_here && row.is_dense_from(axis, size) {
             // SAFETY: the numbers from here on follow one another without gaps, and are as many as the body has
             // room for: `length` times those of the inner axes, which are the frame's.
-            unsafe { data.copy_to_nonoverlapping(body.as_mut_ptr().cast(), body.len()) };
+            unsafe { copy(data, body) };
             return;
         }
         let stride = row.strides[axis];
@@ -232,6 +229,64 @@ impl Frame {
             // SAFETY: as for the whole; `data` is where the numbers of this index begin.
             unsafe { self.place_from(axis + 1, data, row, inner) };
         }
+    }
+}
+
+/// From so many bytes on a row goes past the caches: a batch of such rows has no room in them, and what is written
+/// to a cache is read there first.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const LARGE: usize = 128 * 1024;
+
+/// Copies as many bytes as there is room for.
+///
+/// # Safety
+///
+/// As many can be read at `data`, and they do not overlap the room.
+unsafe fn copy(data: *const u8, room: &mut [MaybeUninit<u8>]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if room.len() >= LARGE {
+        // SAFETY: as promised to us.
+        unsafe { copy_past_caches(data, room) };
+        return;
+    }
+    // SAFETY: as promised to us.
+    unsafe { data.copy_to_nonoverlapping(room.as_mut_ptr().cast(), room.len()) };
+}
+
+/// # Safety
+///
+/// As for `copy`.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+unsafe fn copy_past_caches(data: *const u8, room: &mut [MaybeUninit<u8>]) {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+    const WIDE: usize = size_of::<__m128i>();
+    const LINE: usize = 4 * WIDE;
+    let begin: *mut u8 = room.as_mut_ptr().cast();
+    let before = begin.align_offset(LINE).min(room.len());
+    let lines = (room.len() - before) / LINE;
+    let after = before + lines * LINE;
+    // SAFETY: the three parts follow one another and are all of the room; what is written to the middle one is at
+    // places that are a multiple of 64. The fence orders these stores before everything that follows, also for
+    // other threads.
+    unsafe {
+        data.copy_to_nonoverlapping(begin, before);
+        for line in 0..lines {
+            let at = before + line * LINE;
+            let (from, to): (*const __m128i, *mut __m128i) =
+                (data.add(at).cast(), begin.add(at).cast());
+            let four = [
+                _mm_loadu_si128(from),
+                _mm_loadu_si128(from.add(1)),
+                _mm_loadu_si128(from.add(2)),
+                _mm_loadu_si128(from.add(3)),
+            ];
+            for (place, one) in four.into_iter().enumerate() {
+                _mm_stream_si128(to.add(place), one);
+            }
+        }
+        _mm_sfence();
+        data.add(after)
+            .copy_to_nonoverlapping(begin.add(after), room.len() - after);
     }
 }
 

@@ -151,3 +151,31 @@ fn a_row_that_does_not_go_in_is_refused() {
     });
     assert!(placed.is_err());
 }
+
+#[test]
+fn large_rows_are_the_same_wherever_they_begin() {
+    let memory: Vec<u8> = (0..300_000usize).map(|at| (at * 31 % 251) as u8).collect();
+    for (from, length, skip, width) in [
+        (0, 131_072, 0, 131_072),
+        (1, 131_075, 3, 131_100),
+        (7, 200_001, 61, 200_001),
+        (3, 131_071, 1, 131_071),
+    ] {
+        let pattern = Pattern::new(&[9]).expect("a size");
+        let frame = Frame::new(&[width], Side::Right, pattern).expect("not too large");
+        let mut made = vec![MaybeUninit::new(0); skip + width];
+        // SAFETY: the memory has as many numbers from there on.
+        unsafe {
+            let row = Row::new(memory[from..].as_ptr(), &[length], &[1]).expect("one axis");
+            frame.place(&row, &mut made[skip..]);
+        }
+        // SAFETY: all of it had a value from the beginning.
+        let made: Vec<u8> = made
+            .iter()
+            .map(|byte| unsafe { byte.assume_init() })
+            .collect();
+        assert!(made[..skip].iter().all(|&byte| byte == 0));
+        assert_eq!(made[skip..skip + length], memory[from..from + length]);
+        assert!(made[skip + length..].iter().all(|&byte| byte == 9));
+    }
+}
