@@ -3,6 +3,8 @@
 use std::task::Waker;
 
 use crate::alone::Alone;
+#[cfg(doc)]
+use crate::batch::Batch;
 use crate::border::Border;
 use crate::clock::{Clock, NEVER, Nanos};
 use crate::error::Refused;
@@ -96,7 +98,8 @@ impl<B: Border> Batcher<B> {
         })
     }
 
-    /// Most requests in one batch, no more than its handler has memory for (see [`Batch::was_too_large`](crate::Batch::was_too_large)), as far as known without the scheduler's lock.
+    /// Most requests in one batch, no more than its handler has memory for (see [`Batch::was_too_large`]), as far as
+    /// known without the scheduler's lock.
     #[inline]
     pub fn max_batch_size(&self) -> usize {
         self.shared.posted.max_batch_size()

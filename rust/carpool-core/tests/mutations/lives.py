@@ -175,6 +175,24 @@ LIVES = [
         "group.run(lane, window - first)",
         "group.run(lane, usize::MAX)",
     ),
+    life(
+        "change-keeps-the-old-indices",
+        "scheduler/change.rs",
+        "        self.pending.keep_to(self.limits);\n",
+        "",
+    ),
+    life(
+        "change-forgets-the-slots-in-use",
+        "scheduler/change.rs",
+        "let in_use = (before - free).saturating_add(over);",
+        "let _ = (before, free);\n    let in_use = over;",
+    ),
+    life(
+        "slots-beyond-the-limit-come-back",
+        "scheduler/change.rs",
+        "if self.slots_over == 0 {",
+        "if self.slots_over < usize::MAX {",
+    ),
     life("slot-never-comes-back", "route.rs", "                state.give_slot_back();\n", ""),
     life(
         "a-wake-per-request",

@@ -679,4 +679,26 @@ MODELS = [
         "Some(gather) if view.count >= gather.company ||",
         "Some(gather) if view.count > gather.company ||",
     ),
+    # Limits that change while others wait by them.
+    *[
+        mutation(
+            "change-not-settled",
+            model,
+            "batcher.rs",
+            "            state.keep_to(shared, limits);\n            state.settle(shared, now, out);\n",
+            "            let _ = (now, out);\n            state.keep_to(shared, limits);\n",
+        )
+        for model in (
+            "configure::a_wait_of_nothing_lets_a_waiting_slot_leave",
+            "configure::a_smaller_batch_size_lets_a_waiting_slot_leave_with_what_is_there",
+            "configure::another_slot_takes_what_waits_for_one",
+        )
+    ],
+    mutation(
+        "changed-queue-keeps-its-bound",
+        "configure::a_longer_queue_lets_in_who_waits_for_room",
+        "scheduler/change.rs",
+        "        shared.admission.change(limits.max_queue);\n",
+        "",
+    ),
 ]
