@@ -126,6 +126,30 @@ def test_enter_runs_once_however_many_begin(app: modal.App) -> None:
     assert len(entered) == 1
 
 
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_enter_may_use_the_object(app: modal.App, kind: str) -> None:
+    class Model:
+        @modal.method()
+        def echo(self, n: int) -> int:
+            return n
+
+    if kind == "def":
+
+        def load(self: Any) -> None:
+            self.found = self.echo.local(3)
+
+        Model.load = modal.enter()(load)  # type: ignore[attr-defined]
+    else:
+
+        async def aload(self: Any) -> None:
+            self.found = self.echo.local(3)
+
+        Model.load = modal.enter()(aload)  # type: ignore[attr-defined]
+    model = app.cls()(Model)()
+    assert model.echo.remote(1) == 1
+    assert model.found == 3
+
+
 def test_an_object_for_each_set_of_arguments(app: modal.App) -> None:
     @app.cls()
     class Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 import threading
 import weakref
@@ -16,6 +17,7 @@ __all__ = [
     "UNBOUNDED",
     "Front",
     "PerInstance",
+    "ProcessLock",
     "await_all",
     "batcher",
     "give_up",
@@ -75,12 +77,42 @@ def _remake(kind: Callable[..., Front], function: Any, settings: dict[str, Any])
     return kind(function, **settings)
 
 
+class ProcessLock:
+    """A lock, re-entrant, that is free in a forked child: whoever held it in the parent may not exist there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        _locks.add(self)
+
+    def renew(self) -> None:
+        """Frees it, for the child of a fork."""
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+_locks: weakref.WeakSet[ProcessLock] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for lock in list(_locks):
+        lock.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
 class PerInstance(Generic[S]):
     """What belongs to each instance of a class, made at first use, gone with it. It must not know the instance."""
 
     def __init__(self, make: Callable[[], S]) -> None:
         self._make = make
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._known: dict[int, tuple[weakref.ref[Any], S]] = {}
 
     def of(self, instance: Any) -> S:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from carpool.compat._front import UNBOUNDED, batcher
+from carpool.compat._front import UNBOUNDED, ProcessLock, batcher
 
 from ._server import Server, is_conversation
 
@@ -49,7 +48,7 @@ class AdaptiveBatcher:
         self.performance_history: list[dict[str, float]] = []
         self._clock = clock
         self._server = Server(client, model_id, params, chats)
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._inner = batcher(
             self._send,
             max_batch_size=initial_batch_size,

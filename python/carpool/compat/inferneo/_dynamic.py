@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
 import carpool
-from carpool.compat._front import UNBOUNDED, batcher
+from carpool.compat._front import UNBOUNDED, ProcessLock, batcher
 
 from ._server import Server, is_conversation, text_of
 
@@ -45,7 +44,7 @@ class DynamicBatcher:
         self._server = Server(client, model_id, params, chats)
         self._requests: dict[int, dict[str, Any]] = {}
         self._number = 0
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._inner = batcher(
             self._send,
             max_batch_size=max_batch_size,

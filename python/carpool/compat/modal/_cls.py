@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from carpool.compat._front import is_coroutine_function
+from carpool.compat._front import ProcessLock, is_coroutine_function
 
 from ._checks import Batching, batching, concurrency, known_options
 from ._cloud import tell_ignored
@@ -20,6 +20,9 @@ from .exception import InvalidError
 __all__ = ["Cls", "Container", "Obj", "parameter"]
 
 _MISSING: Any = object()
+
+#: How long the end of the process waits for calls in flight before `exit` methods run, in seconds.
+EXIT_S = 1.0
 
 
 class _Parameter:
@@ -69,10 +72,12 @@ class Container:
     def __init__(self, cls: Cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._cls, self._args, self._kwargs = cls, args, kwargs
         self.home = Home(cls.__name__)
-        self._lock = threading.RLock()
+        self._lock = ProcessLock()
         self._instance: Any = None
         self._process = 0
         self._ready = False
+        #: Which process and thread runs `enter` methods now.
+        self._entering: tuple[int, int] | None = None
         self.functions: dict[str, Function] = {}
         for name, partial in cls.partials.items():
             if partial.is_callable:
@@ -101,24 +106,33 @@ class Container:
         Raises:
             Exception: what one of those raised; the next use tries anew.
         """
-        if self._ready:
+        if self._ready or self._is_entering_here():
             return
         with self._lock:
             if self._ready:
                 return  # type: ignore[unreachable]  # another thread was faster
-            if self._instance is None:
-                made = _construct(self._cls.user_cls, self._args, dict(self._kwargs))
-                made._modal_container = self
-                self._instance = made
-                try:
-                    self._run_all(lambda partial: partial.is_enter)
-                except BaseException:
-                    self._instance = None
-                    raise
-                self._process = os.getpid()
-                if any(partial.is_exit for partial in self._cls.partials.values()):
-                    atexit.register(self.stop)
-                self._ready = True
+            made = _construct(self._cls.user_cls, self._args, dict(self._kwargs))
+            made._modal_container = self
+            # In a forked child an instance may be left over that was being entered in the parent: it is dropped.
+            self._instance, self._entering = made, (os.getpid(), threading.get_ident())
+            try:
+                self._run_all(lambda partial: partial.is_enter)
+            except BaseException:
+                self._instance = None
+                raise
+            finally:
+                self._entering = None
+            self._process = os.getpid()
+            if any(partial.is_exit for partial in self._cls.partials.values()):
+                atexit.register(self._at_exit)
+            self._ready = True
+
+    def _is_entering_here(self) -> bool:
+        """Whether this code runs in an `enter` method of this object."""
+        entering = self._entering
+        if entering is None or entering[0] != os.getpid():
+            return False
+        return threading.get_ident() == entering[1] or self.home.is_here
 
     def _run_all(self, wanted: Callable[[Partial], bool]) -> None:
         for partial in self._cls.partials.values():
@@ -127,15 +141,19 @@ class Container:
                 if is_coroutine_function(partial.function):
                     self.home.run(made)
 
-    def stop(self) -> None:
-        """Answers what was accepted, then runs what is marked by `exit`. A later call makes a new instance."""
+    def _at_exit(self) -> None:
+        self.stop(EXIT_S)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Answers what was accepted, for at most `timeout` seconds, then runs what is marked by `exit`. A later call
+        makes a new instance."""
         for function in self.functions.values():
-            function.stop()
+            function.stop(timeout)
         with self._lock:
             try:
                 # A forked child has the instance of its parent, whose end is the parent's.
                 if self._ready and self._process == os.getpid():
-                    atexit.unregister(self.stop)
+                    atexit.unregister(self._at_exit)
                     self._run_all(lambda partial: partial.is_exit)
             finally:
                 self._ready, self._instance = False, None
@@ -185,7 +203,7 @@ class Cls:
         self.partials = _partials_of(user_cls)
         self.__name__, self.__doc__ = user_cls.__name__, user_cls.__doc__
         self.__module__, self.__qualname__ = user_cls.__module__, user_cls.__qualname__
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._containers: dict[Any, Container] = {}
         batches = [one for one in self.partials.values() if one.batching is not None]
         if len(batches) > 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import threading
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from carpool.compat._front import (
     UNBOUNDED,
     Front,
+    ProcessLock,
     batcher,
     is_coroutine_function,
     named_as,
@@ -87,7 +87,7 @@ class Function(Front):
         self._streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(
             function
         )
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._running: Any = None
         self._home = Home(self._name) if container is None else container.home
         self.remote = Both(self._remote, self._aremote)
@@ -150,12 +150,12 @@ class Function(Front):
             return args, kwargs
         return item_of(self._name, self._parameters, args, kwargs)
 
-    def stop(self) -> None:
-        """Answers what was accepted, and ends; a later call begins anew."""
+    def stop(self, timeout: float | None = None) -> None:
+        """Answers what was accepted, for at most `timeout` seconds, and ends; a later call begins anew."""
         with self._lock:
             inner, self._running = self._running, None
         if inner is not None:
-            inner.close()
+            inner.close(timeout=timeout)
         if self._container is None:
             self._home.stop()
 

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
+from carpool.compat._front import ProcessLock
+
 __all__ = ["Home"]
 
 
@@ -16,10 +18,15 @@ class Home:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._process = 0
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this code runs on it."""
+        return self._thread is threading.current_thread()
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Runs a coroutine to its end and returns its result; blocks."""

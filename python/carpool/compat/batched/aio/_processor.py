@@ -203,6 +203,8 @@ class AsyncBatchProcessor(AsyncProcessor, Generic[T, U]):
         """
         if isinstance(items, list):
             return await self._all(items)
+        if self.cache is None and self.batch_item_cls is AsyncBatchItem:
+            return await self._inner.acall(items)
         return (await self._all([items]))[0]
 
     acall = __call__
