@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import logging
 import math
@@ -202,7 +203,7 @@ def test_limits_that_a_caller_states_are_real() -> None:
 
         future = f.submit(1)
         gate.entered()
-        with pytest.raises(TimeoutError):
+        with pytest.raises(concurrent.futures.TimeoutError):
             future.result(0.001)
         assert f.close(timeout=0.001) is False
         batcher: Batcher[int, int] = Batcher()

@@ -85,8 +85,8 @@ def stop_clock() -> None:
         RuntimeError: it stands still already.
     """
 
-def move_clock(nanos: int) -> int:
-    """Moves the clock that stands on; the moment it stands at then. The engines are to be told.
+def move_clock(nanos: int) -> float:
+    """Moves the clock that stands on; the moment it stands at then, in seconds. The engines are to be told.
 
     Raises:
         RuntimeError: it runs.

@@ -86,7 +86,7 @@ class ManualClock:
         Raises:
             RuntimeError: it is not entered.
         """
-        return _core.move_clock(0) / 1e9
+        return _core.move_clock(0)
 
 
 def _tell(*, runs: bool) -> None:

@@ -6,7 +6,7 @@
 //! before the batchers were told. Limits of waits that a caller states (`timeout=`) go by the machine's clock.
 
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicI64, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 
@@ -40,6 +40,23 @@ fn running() -> Nanos {
 /// A moment of this clock on the machine's, as far as that can be known while it runs.
 pub(crate) fn on_machine(moment: Nanos) -> Nanos {
     moment.saturating_sub(AHEAD.load(Relaxed))
+}
+
+/// How far Python's monotonic clock is ahead of [`SystemClock`], which may have another origin.
+static ORIGIN: AtomicI64 = AtomicI64::new(0);
+
+/// Learns where Python's clock begins; on Linux the two are one.
+pub(crate) fn learn_origin(py: Python<'_>) -> PyResult<()> {
+    if !cfg!(target_os = "linux") {
+        let theirs: i64 = py.import("time")?.call_method0("monotonic_ns")?.extract()?;
+        ORIGIN.store(theirs.saturating_sub_unsigned(SystemClock.now()), Relaxed);
+    }
+    Ok(())
+}
+
+/// A moment in seconds, on the clock of `time.monotonic()`.
+pub(crate) fn seconds(moment: Nanos) -> f64 {
+    moment.saturating_add_signed(ORIGIN.load(Relaxed)) as f64 / 1e9
 }
 
 impl Clock for PyClock {
@@ -93,12 +110,12 @@ pub(crate) fn stop_clock() -> PyResult<()> {
         .map_err(|_| PyRuntimeError::new_err("the clock of this process stands still already"))
 }
 
-/// Moves the clock that stands on, and says where it stands then; the batchers are to be told.
+/// Moves the clock that stands on, and says where it stands then, in seconds; the batchers are to be told.
 #[pyfunction]
-pub(crate) fn move_clock(nanos: u64) -> PyResult<Nanos> {
+pub(crate) fn move_clock(nanos: u64) -> PyResult<f64> {
     let on = |stands: Nanos| (stands != 0).then(|| stands.saturating_add(nanos));
     match STANDS.fetch_update(SeqCst, SeqCst, on) {
-        Ok(before) => Ok(before.saturating_add(nanos)),
+        Ok(before) => Ok(seconds(before.saturating_add(nanos))),
         Err(_) => Err(PyRuntimeError::new_err("the clock of this process runs")),
     }
 }

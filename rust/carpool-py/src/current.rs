@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::border::PyBorder;
-use crate::clock::PyClock;
+use crate::clock::{PyClock, seconds};
 use crate::run::{self, Subject};
 
 type Core = carpool_core::Batch<PyBorder>;
@@ -51,7 +51,7 @@ impl CurrentRequest {
     /// When its time is over, in seconds on the clock of `time.monotonic()`; None without a limit.
     #[getter]
     fn deadline(&self) -> Option<f64> {
-        self.deadline_ns().map(|deadline| deadline as f64 / 1e9)
+        self.deadline_ns().map(seconds)
     }
 
     /// Milliseconds until its deadline, negative after it; None without a limit.

@@ -139,6 +139,7 @@ mod _core {
         #[cfg(not(plain))]
         vectorcall::install(py)?;
         module.add("RAW", cfg!(not(plain)))?;
+        clock::learn_origin(py)?;
         module.add("running", run::variable(py)?)?;
         module.add_function(wrap_pyfunction!(current::current_batch, module)?)?;
         module.add_function(wrap_pyfunction!(shared::renew, module)?)?;

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::border::{PyBorder, Waiter};
+use crate::clock::seconds;
 use crate::shared::Shared;
 
 /// Whom a batcher tells.
@@ -36,10 +37,6 @@ impl Watchers {
         }
         core.set_slow(slow.unwrap_or(NEVER));
     }
-}
-
-fn seconds(moment: Nanos) -> f64 {
-    moment as f64 / 1e9
 }
 
 /// Moments as Python has them: of one request that arrived at `arrival`.
