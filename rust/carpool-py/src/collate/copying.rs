@@ -58,6 +58,17 @@ impl Laid {
         axes.iter().map(|&axis| shape[axis])
     }
 
+    /// Of a padded leaf, how many of the places along the padded axes are items', and how many there are.
+    pub(super) fn padding(&self) -> Option<(u64, u64)> {
+        let axes = self.padded.as_ref()?;
+        let Content::Framed { rows, .. } = &self.content else {
+            return None;
+        };
+        let places = |shape: &[usize]| axes.iter().map(|&axis| shape[axis] as u64).product::<u64>();
+        let useful = rows.iter().map(|row| places(row.shape())).sum();
+        Some((useful, rows.len() as u64 * places(&self.shape[1..])))
+    }
+
     fn framed(is: Is, frame: Frame, rows: Vec<Row>, size: usize) -> Option<Self> {
         if !rows.iter().all(|row| frame.takes(row)) {
             return None;

@@ -33,6 +33,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use self::copying::Copying;
 use self::plan::{Form, Leaf, Plan, Rule, Taken};
 use self::tree::Tree;
+use crate::current;
 use crate::guard::Inside;
 
 /// From so many bytes on the interpreter is let go while they are copied.
@@ -227,6 +228,11 @@ impl Collation {
             py.detach(copy);
         } else {
             copy();
+        }
+        for (laid, _) in copying.parts() {
+            if let Some((useful, given)) = laid.padding() {
+                current::note_padding(py, useful, given);
+            }
         }
         let batch = self.put_together(py, plan, count, &copying)?;
         drop(taken);
