@@ -15,6 +15,7 @@ ERRORS: dict[str, tuple[type[BaseException], ...]] = {
     "QueueFull": (),
     "RequestShed": (),
     "DeadlineExceeded": (TimeoutError,),
+    "TooLate": (TimeoutError,),
     "BatcherClosed": (),
     "BatcherDead": (),
     "BatchAbandoned": (),
@@ -27,7 +28,11 @@ ERRORS: dict[str, tuple[type[BaseException], ...]] = {
     "StreamStalled": (),
     "WouldDeadlock": (RuntimeError,),
 }
-PARENTS = {"RequestShed": carpool.QueueFull, "BatcherDead": carpool.BatcherClosed}
+PARENTS = {
+    "RequestShed": carpool.QueueFull,
+    "BatcherDead": carpool.BatcherClosed,
+    "TooLate": carpool.DeadlineExceeded,
+}
 NAMES = {
     "batched",
     "Batcher",

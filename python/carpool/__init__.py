@@ -29,6 +29,7 @@ from ._exceptions import (
     RequestTooLarge,
     SetupError,
     StreamStalled,
+    TooLate,
     WouldDeadlock,
 )
 from ._function import AsyncBatchedFunction, BatchedFunction
@@ -71,6 +72,7 @@ __all__ = [
     "StreamStalled",
     "StreamedFunction",
     "Timing",
+    "TooLate",
     "Trace",
     "WouldDeadlock",
     "__version__",

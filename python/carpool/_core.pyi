@@ -545,6 +545,7 @@ class Engine:
         timeout_ns: int | None = None,
         age_ns: int = 0,
         batch_sizes: Sequence[int] | None = None,
+        refuse_late: bool = False,
         target_ns: int | None = None,
         on_request: Callable[[Any], object] | None = None,
         sample_rate: float = 1.0,

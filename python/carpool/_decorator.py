@@ -59,6 +59,7 @@ def batched(
     keep_contexts: bool = False,
     batch_sizes: Sequence[int] | None = None,
     target_ms: float | None = None,
+    refuse_late: bool = False,
     on_request: Callable[[Trace], object] | None = None,
     sample_rate: float = 1.0,
     slow_ms: float | None = None,
@@ -129,6 +130,8 @@ def batched(
         target_ms: how long after its call each answer should be there, at the 99th percentile. The batcher learns what
             batches take, and holds requests for company as long as that allows and larger batches pay. It replaces
             `wait_ms`. Nothing is ever dropped for it.
+        refuse_late: with `timeout_ms`, refuse (TooLate) at once what cannot be answered within it any more, by what
+            batches have taken; the handler's time counts, too.
         on_request: called with a `Trace` of each request that was in a batch or expired, after its caller was told, in
             the thread that ran the batch. What it raises is logged.
         sample_rate: the share of the requests that `on_request` hears of, more than 0 and at most 1.
@@ -179,6 +182,7 @@ def batched(
         keep_contexts=keep_contexts,
         batch_sizes=batch_sizes,
         target_ms=target_ms,
+        refuse_late=refuse_late,
         on_request=on_request,
         sample_rate=sample_rate,
         slow_ms=slow_ms,

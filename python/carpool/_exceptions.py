@@ -20,6 +20,7 @@ __all__ = [
     "RequestTooLarge",
     "SetupError",
     "StreamStalled",
+    "TooLate",
     "WouldDeadlock",
 ]
 
@@ -38,6 +39,10 @@ class RequestShed(QueueFull):
 
 class DeadlineExceeded(CarpoolError, TimeoutError):
     """The request's time was over before it left in a batch; the handler never saw it."""
+
+
+class TooLate(DeadlineExceeded):
+    """With `refuse_late`: by its measured run times the handler cannot answer in time any more; it never saw it."""
 
 
 class BatcherClosed(CarpoolError):

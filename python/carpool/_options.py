@@ -53,6 +53,7 @@ FOR_GOOD = {
     "context": "its handler is bound to it",
     "name": "its statistics, threads and log lines go by it",
     "batch_sizes": "its handler is made for them",
+    "refuse_late": "it measures from the first batch on",
     "cost": "pending requests have been measured by it",
     "padded_cost": "pending requests are counted by it",
     "length": "pending requests have been measured by it",
@@ -104,6 +105,7 @@ class Options:
     keep_contexts: bool = False
     batch_sizes: Sequence[int] | None = None
     target_ms: float | None = None
+    refuse_late: bool = False
     on_request: Callable[[Trace], object] | None = None
     sample_rate: float = 1.0
     slow_ms: float | None = None
@@ -120,6 +122,7 @@ class Options:
             _choice("executor", self.executor, EXECUTORS)
         switch("gather", self.gather)
         switch("keep_contexts", self.keep_contexts)
+        switch("refuse_late", self.refuse_late)
         _callable("setup", self.setup)
         _callable("context", self.context)
         if self.name is not None and not isinstance(self.name, str):

@@ -108,7 +108,7 @@ class Station:
         if self.is_inline:
             # Each by itself, at once, whoever else is at it.
             numbers["max_batch_size"] = 1
-            numbers["wait_ns"], numbers["slots"] = 0, None
+            numbers["wait_ns"], numbers["slots"], numbers["target_ns"] = 0, None, None
         return numbers
 
     def configure(self, changes: dict[str, Any], known: tuple[str, ...]) -> None:
@@ -144,6 +144,7 @@ class Station:
             gather=options.gather and not inline,
             padded_cost=options.padded_cost,
             batch_sizes=None if inline else options.batch_sizes,
+            refuse_late=options.refuse_late and not inline,
             inline=inline,
             on_request=options.on_request,
             steps=options.buffer_steps,

@@ -57,6 +57,11 @@ impl<B: Border> Batcher<B> {
         &self.shared
     }
 
+    /// Whether it refuses requests that would be late.
+    pub fn refuses_late(&self) -> bool {
+        self.shared.learning.refuse_late
+    }
+
     /// Its clock.
     pub fn clock(&self) -> &B::Clock {
         &self.shared.clock

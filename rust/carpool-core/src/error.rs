@@ -13,6 +13,13 @@ pub enum Refusal {
     Closed,
     /// The request alone costs more than a batch may.
     TooLarge,
+    /// By what batches have taken it would be answered after its deadline.
+    Late {
+        /// How long it would take, in nanoseconds.
+        needs: u64,
+        /// How long there is.
+        left: u64,
+    },
 }
 
 /// A refused submit: why, and what was refused.
@@ -40,6 +47,7 @@ impl fmt::Display for Refusal {
             Self::Shed => "the queue is full of requests that are more urgent",
             Self::Closed => "the batcher is closed",
             Self::TooLarge => "the request exceeds the cost of a batch",
+            Self::Late { .. } => "the request cannot be answered before its deadline",
         })
     }
 }

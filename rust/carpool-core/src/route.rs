@@ -131,6 +131,9 @@ pub(crate) fn route<B: Border>(
         if let Some(ended) = &ended {
             let run = since(ended.sealed, now);
             counters.runs.add(run);
+            if let Some(learned) = &mut state.learned {
+                learned.ended(ended.sealed);
+            }
             // One that failed may have ended early.
             let ran = ended.load.filter(|_| failed < delivered + gone);
             if let (Some(learned), Some(load)) = (&mut state.learned, ran) {

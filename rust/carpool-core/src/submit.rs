@@ -125,6 +125,17 @@ pub(crate) fn submit<B: Border>(
             waiter,
         });
     }
+    if terms.deadline != NEVER && shared.learning.refuse_late {
+        let now = shared.now();
+        if let Some(why) = shared.locked(|state, _| state.refuses(shared, &terms, now)) {
+            shared.rejected.fetch_add(1, Relaxed);
+            return Err(Refused {
+                why,
+                payload,
+                waiter,
+            });
+        }
+    }
     // Behind those who already wait for room.
     let entered = if shared.lobby.load(SeqCst) > 0 {
         Err(NotAdmitted::Full)

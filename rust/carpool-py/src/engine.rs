@@ -41,7 +41,7 @@ impl Engine {
     #[pyo3(signature = (*, name, max_batch_size, wait_ns, max_queue, overflow, slots, executor,
                         max_batch_cost=None, padded_cost=false, look_ahead=0, length_window=0,
                         gather=true, timeout_ns=None, age_ns=0,
-                        batch_sizes=None, target_ns=None, on_request=None, sample_rate=1.0, slow_ns=None,
+                        batch_sizes=None, refuse_late=false, target_ns=None, on_request=None, sample_rate=1.0, slow_ns=None,
                         steps=16, inline=false))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn new(
@@ -60,6 +60,7 @@ impl Engine {
         timeout_ns: Option<Nanos>,
         age_ns: Nanos,
         batch_sizes: Option<Vec<usize>>,
+        refuse_late: bool,
         target_ns: Option<Nanos>,
         on_request: Option<Py<PyAny>>,
         sample_rate: f64,
@@ -96,6 +97,7 @@ impl Engine {
         let learning = Learning {
             sizes: batch_sizes.as_deref().and_then(Sizes::new),
             target: target_ns,
+            refuse_late,
         };
         let core = Batcher::learning(limits, learning, PyClock)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;

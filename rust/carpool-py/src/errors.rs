@@ -64,6 +64,16 @@ pub(crate) fn refused(py: Python<'_>, engine: &Shared, why: Refusal, cost: u64) 
             raise(py, "RequestShed", text)
         }
         Refusal::Closed => closed(py, engine),
+        Refusal::Late { needs, left } => {
+            let ms = |ns: u64| ns as f64 / 1e6;
+            let text = format!(
+                "{name}: it would take about {:.1} ms, by what batches have taken, and {:.1} ms are left \
+                 (timeout_ms, refuse_late=True); try later, or allow more time",
+                ms(needs),
+                ms(left)
+            );
+            raise(py, "TooLate", text)
+        }
         Refusal::TooLarge => {
             let most = engine.core.limits().max_batch_cost;
             let text = format!(
@@ -103,8 +113,16 @@ fn failure(py: Python<'_>, engine: &Shared, why: Failure) -> Py<PyAny> {
             make(py, "RequestShed", text)
         }
         Failure::Expired => {
-            let text = format!("{name}: the request's time was over before it left in a batch");
-            make(py, "DeadlineExceeded", text)
+            let (why, kind) = if engine.core.refuses_late() {
+                let why = "the request could not be answered in time any more (refuse_late=True)";
+                (why, "TooLate")
+            } else {
+                (
+                    "the request's time was over before it left in a batch",
+                    "DeadlineExceeded",
+                )
+            };
+            make(py, kind, format!("{name}: {why}"))
         }
     }
 }

@@ -91,7 +91,11 @@ impl<B: Border> State<B> {
     /// Ends what is overdue; its places are free at once.
     #[inline]
     pub(super) fn expire_due(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
-        while let Some(request) = self.deadlines.take_due(now) {
+        // Where late ones are refused, who has no chance any more is overdue.
+        while let Some(request) = self
+            .deadlines
+            .take_due(now.saturating_add(self.lead(shared)))
+        {
             self.expire(shared, request, out);
         }
         if self.first_of_backlogs().is_some_and(|first| first <= now) {

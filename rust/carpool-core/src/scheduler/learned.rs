@@ -3,6 +3,7 @@
 
 use super::curve::Curve;
 use super::flow::Flow;
+use super::late::{self, Ahead};
 use super::objective::{Hold, Objective, Outlook, Runs};
 use super::sizes::Sizes;
 use crate::clock::Nanos;
@@ -15,11 +16,13 @@ pub struct Learning {
     pub sizes: Option<Sizes>,
     /// How long after its call each answer should be there.
     pub target: Option<Nanos>,
+    /// Requests that cannot be answered before their deadlines are refused.
+    pub refuse_late: bool,
 }
 
 impl Learning {
     fn is_off(&self) -> bool {
-        self.sizes.is_none() && self.target.is_none()
+        self.sizes.is_none() && self.target.is_none() && !self.refuse_late
     }
 
     /// The limits with what follows from this: no batch is larger than the largest size.
@@ -78,6 +81,10 @@ pub(crate) struct Learned {
     runs: Vec<f64>,
     flow: Flow,
     objective: Option<Objective>,
+    /// When batches in flight were sealed, and the ends that are expected; kept where late ones are refused.
+    flying: Vec<(Nanos, Nanos)>,
+    ends: Vec<Nanos>,
+    keeps_ends: bool,
 }
 
 impl Learned {
@@ -94,6 +101,9 @@ impl Learned {
             sizes,
             flow: Flow::default(),
             objective: learning.target.map(Objective::new),
+            flying: Vec::new(),
+            ends: Vec::new(),
+            keeps_ends: learning.refuse_late,
         }))
     }
 
@@ -141,9 +151,47 @@ impl Learned {
         self.flow.is_holding()
     }
 
-    /// A batch was sealed.
-    pub(crate) fn sealed(&mut self) {
+    /// A batch was sealed that brings `size` rows.
+    pub(crate) fn sealed(&mut self, size: usize, cost: u64, now: Nanos) {
         self.flow.sealed();
+        if self.keeps_ends {
+            let run = self.curve.expected(size, cost).unwrap_or(0.0);
+            self.flying.push((now, now.saturating_add(run as Nanos)));
+            self.note_ends();
+        }
+    }
+
+    /// A batch that was sealed then has ended, however.
+    pub(crate) fn ended(&mut self, sealed: Nanos) {
+        if let Some(at) = self.flying.iter().position(|&(then, _)| then == sealed) {
+            self.flying.swap_remove(at);
+            self.note_ends();
+        }
+    }
+
+    fn note_ends(&mut self) {
+        self.ends.clear();
+        self.ends.extend(self.flying.iter().map(|&(_, end)| end));
+    }
+
+    /// When the batches in flight are expected to end.
+    pub(crate) fn ends(&self) -> &[Nanos] {
+        &self.ends
+    }
+
+    /// When a request of `cost` is answered at the earliest; see [`late::earliest`].
+    pub(crate) fn earliest(&self, ahead: &Ahead<'_>, deadline: Nanos, cost: u64) -> Option<Nanos> {
+        let run = |n| {
+            self.with_runs(cost as f64, |runs| (runs.expected)(n))
+                .unwrap_or(0.0)
+        };
+        late::earliest(ahead, deadline, run)
+    }
+
+    /// What the shortest of batches takes.
+    pub(crate) fn least_run(&self) -> Nanos {
+        self.with_runs(1.0, |runs| (runs.expected)(1) as Nanos)
+            .unwrap_or(0)
     }
 
     /// Whether there is a target.

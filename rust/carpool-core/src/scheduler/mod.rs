@@ -4,6 +4,7 @@
 //! or meets a full queue, a close. Nothing of the border runs under the lock: wakes and dropped
 //! handles are collected in an [`Outbox`] and let go after unlocking.
 
+mod aiming;
 pub mod budget;
 mod callers;
 mod cap;
@@ -13,6 +14,7 @@ pub mod curve;
 mod deadlines;
 pub mod flow;
 mod group;
+pub mod late;
 pub mod learned;
 pub mod objective;
 mod overflow;
@@ -49,7 +51,6 @@ use cap::Cap;
 pub(crate) use company::Company;
 use deadlines::Deadlines;
 use learned::{Learned, Learning};
-use objective::{Hold, Outlook};
 use pending::{Pending, Queued};
 use policy::{Decision, Reason, decide};
 pub(crate) use waiting::Waiting;
@@ -420,97 +421,6 @@ impl<B: Border> State<B> {
         }
     }
 
-    /// How long a request may wait before its group is due.
-    #[inline]
-    fn longest_wait(&self) -> Nanos {
-        let learned = self.learned.as_deref();
-        let aimed = learned.and_then(|learned| {
-            let (pending, groups) = (self.pending.len(), self.pending.groups());
-            learned.longest_wait(pending, groups, self.limits.max_batch_size)
-        });
-        aimed.unwrap_or(self.limits.wait)
-    }
-
-    /// Asks the objective, and then the policy with the wait that it allows.
-    #[cold]
-    fn aim(&mut self, size: usize, view: &policy::View, longest: Nanos, now: Nanos) -> Decision {
-        let free = self.free_slots;
-        let size = size.clamp(1, self.limits.max_batch_size);
-        let groups = self.pending.groups();
-        let pending = self.pending.len().max(view.count);
-        let in_flight = self.counters.in_flight as usize;
-        let hold = self
-            .learned
-            .as_mut()
-            .zip(view.oldest)
-            .map(|(learned, oldest)| {
-                let outlook = Outlook {
-                    count: view.count,
-                    pending,
-                    groups,
-                    oldest,
-                    now,
-                    free_slots: free,
-                    in_flight,
-                    most: size,
-                    rate: 0.0,
-                    long_rate: 0.0,
-                    room: 0.0,
-                };
-                learned.hold(outlook, view.cost)
-            });
-        // While nothing is known nobody is held.
-        let hold = hold.flatten().unwrap_or(Hold {
-            wait: 0,
-            full: size,
-            look: size,
-            company: 0.0,
-        });
-        let limits = Limits {
-            // Due is due, or it would stand before others that are.
-            wait: hold.wait.min(longest),
-            ..self.limits
-        };
-        match decide(&limits, hold.full, view, now, free) {
-            Decision::Leave(Reason::Full) if view.count < size => Decision::Leave(Reason::Target),
-            Decision::Leave(Reason::Wait) => Decision::Leave(Reason::Target),
-            // It was held, and nobody else is expected.
-            Decision::Leave(Reason::Idle) if self.is_holding() => Decision::Leave(Reason::Target),
-            Decision::Wait { until, count, cost } if until.is_some() => Decision::Wait {
-                until,
-                count: count.min(hold.look.max(view.count + 1)),
-                cost,
-            },
-            other => other,
-        }
-    }
-
-    /// How many of the group of `key` should leave at most, with a slot that takes up to `size`.
-    fn chosen(&self, shared: &Shared<B>, key: u64, size: usize) -> usize {
-        let size = size.clamp(1, self.limits.max_batch_size);
-        let Some(learned) = &self.learned else {
-            return size;
-        };
-        let some_dead = shared.dead.load(Relaxed) > 0;
-        let view = self.pending.view(key, size, some_dead);
-        // Whoever flushes wants all of it to leave.
-        let all = view.oldest <= self.flushed;
-        learned.choose(view.count, size, all)
-    }
-
-    #[cold]
-    fn is_holding(&self) -> bool {
-        self.learned.as_ref().is_some_and(|one| one.is_holding())
-    }
-
-    pub(crate) fn see_arrivals(&mut self, shared: &Shared<B>, ended: u64, now: Nanos) {
-        let arrived = self.counters.waits.count() + shared.admission.count() as u64;
-        if let Some(learned) = &mut self.learned {
-            let there = self.counters.in_flight + shared.admission.count() as u64;
-            learned.see(arrived, there + ended, there > 0, now);
-        }
-    }
-
     /// Seals a batch if one is due for a slot that takes up to `size`.
     pub(crate) fn seal_due(
         &mut self,
@@ -574,8 +484,8 @@ impl<B: Border> State<B> {
             let gathered = reason == Reason::Gather;
             self.company.sealed(requests.len(), key, gathered);
             shared.leave_queue(requests.len(), cost);
-            if let Some(learned) = &mut self.learned {
-                learned.sealed();
+            if self.learned.is_some() {
+                self.note_sealed(shared, requests.len(), cost, now);
             }
             if self
                 .cap

@@ -57,6 +57,7 @@ impl Setting {
         let learning = Learning {
             sizes: Sizes::new(&sizes),
             target: dice.pick(&[None, None, None, None, Some(10), Some(60)]),
+            ..Learning::default()
         };
         let limits = Limits {
             // The target chooses the wait.

@@ -1,0 +1,165 @@
+//! What the scheduler does with what it has learned: how long it holds, how many leave, who would be late.
+
+use super::late::Ahead;
+use super::objective::{Hold, Outlook};
+use super::policy::{self, Decision, Reason, decide};
+use super::{Shared, State};
+use crate::border::Border;
+use crate::clock::Nanos;
+use crate::error::Refusal;
+use crate::limits::Limits;
+use crate::request::Terms;
+use crate::sync::atomic::Ordering::Relaxed;
+
+impl<B: Border> State<B> {
+    /// How long a request may wait before its group is due.
+    #[inline]
+    pub(super) fn longest_wait(&self) -> Nanos {
+        let learned = self.learned.as_deref();
+        let aimed = learned.and_then(|learned| {
+            let (pending, groups) = (self.pending.len(), self.pending.groups());
+            learned.longest_wait(pending, groups, self.limits.max_batch_size)
+        });
+        aimed.unwrap_or(self.limits.wait)
+    }
+
+    /// Asks the objective, and then the policy with the wait that it allows.
+    #[cold]
+    pub(super) fn aim(
+        &mut self,
+        size: usize,
+        view: &policy::View,
+        longest: Nanos,
+        now: Nanos,
+    ) -> Decision {
+        let free = self.free_slots;
+        let size = size.clamp(1, self.limits.max_batch_size);
+        let groups = self.pending.groups();
+        let pending = self.pending.len().max(view.count);
+        let in_flight = self.counters.in_flight as usize;
+        let hold = self
+            .learned
+            .as_mut()
+            .zip(view.oldest)
+            .map(|(learned, oldest)| {
+                let outlook = Outlook {
+                    count: view.count,
+                    pending,
+                    groups,
+                    oldest,
+                    now,
+                    free_slots: free,
+                    in_flight,
+                    most: size,
+                    rate: 0.0,
+                    long_rate: 0.0,
+                    room: 0.0,
+                };
+                learned.hold(outlook, view.cost)
+            });
+        // While nothing is known nobody is held.
+        let hold = hold.flatten().unwrap_or(Hold {
+            wait: 0,
+            full: size,
+            look: size,
+            company: 0.0,
+        });
+        let limits = Limits {
+            // Due is due, or it would stand before others that are.
+            wait: hold.wait.min(longest),
+            ..self.limits
+        };
+        match decide(&limits, hold.full, view, now, free) {
+            Decision::Leave(Reason::Full) if view.count < size => Decision::Leave(Reason::Target),
+            Decision::Leave(Reason::Wait) => Decision::Leave(Reason::Target),
+            // It was held, and nobody else is expected.
+            Decision::Leave(Reason::Idle) if self.is_holding() => Decision::Leave(Reason::Target),
+            Decision::Wait { until, count, cost } if until.is_some() => Decision::Wait {
+                until,
+                count: count.min(hold.look.max(view.count + 1)),
+                cost,
+            },
+            other => other,
+        }
+    }
+
+    /// How many of the group of `key` should leave at most, with a slot that takes up to `size`.
+    pub(super) fn chosen(&self, shared: &Shared<B>, key: u64, size: usize) -> usize {
+        let size = size.clamp(1, self.limits.max_batch_size);
+        let Some(learned) = &self.learned else {
+            return size;
+        };
+        let some_dead = shared.dead.load(Relaxed) > 0;
+        let view = self.pending.view(key, size, some_dead);
+        // Whoever flushes wants all of it to leave.
+        let all = view.oldest <= self.flushed;
+        learned.choose(view.count, size, all)
+    }
+
+    fn is_holding(&self) -> bool {
+        self.learned.as_ref().is_some_and(|one| one.is_holding())
+    }
+
+    /// Notes who has come; `ended`: so many have just been answered.
+    #[cold]
+    pub(crate) fn see_arrivals(&mut self, shared: &Shared<B>, ended: u64, now: Nanos) {
+        let arrived = self.counters.waits.count() + shared.admission.count() as u64;
+        if let Some(learned) = &mut self.learned {
+            let there = self.counters.in_flight + shared.admission.count() as u64;
+            learned.see(arrived, there + ended, there > 0, now);
+        }
+    }
+
+    /// A batch was sealed.
+    #[cold]
+    pub(super) fn note_sealed(&mut self, shared: &Shared<B>, len: usize, cost: u64, now: Nanos) {
+        if let Some(learned) = &mut self.learned {
+            learned.sealed(shared.learning.padded(len), cost, now);
+        }
+    }
+
+    /// Why a request that arrives now is refused for being late.
+    #[cold]
+    pub(crate) fn refuses(&self, shared: &Shared<B>, terms: &Terms, now: Nanos) -> Option<Refusal> {
+        let learned = self.learned.as_ref()?;
+        let usual = Terms::urgency(terms.arrival, 0);
+        let limits = &self.limits;
+        let pending = shared.admission.count();
+        let ahead = Ahead {
+            now,
+            ends: learned.ends(),
+            free_slots: self.free_slots,
+            pending: if terms.urgency < usual { 0 } else { pending },
+            most: limits.max_batch_size,
+        };
+        if pending == 0 && self.counters.in_flight == 0 {
+            return None;
+        }
+        let deadline = terms.deadline;
+        let end = learned.earliest(&ahead, deadline, terms.cost)?;
+        (end > deadline).then(|| Refusal::Late {
+            needs: end.saturating_sub(now),
+            left: deadline.saturating_sub(now),
+        })
+    }
+
+    /// How long before its deadline a pending request has no chance any more; 0 where that is not asked for, and
+    /// for the only one there is, which shows how fast the handler is.
+    #[inline]
+    pub(super) fn lead(&self, shared: &Shared<B>) -> Nanos {
+        if !shared.learning.refuse_late {
+            return 0;
+        }
+        self.least_run(shared)
+    }
+
+    #[cold]
+    fn least_run(&self, shared: &Shared<B>) -> Nanos {
+        if self.counters.in_flight == 0 && shared.admission.count() <= 1 {
+            return 0;
+        }
+        self.learned
+            .as_ref()
+            .map_or(0, |learned| learned.least_run())
+    }
+}
