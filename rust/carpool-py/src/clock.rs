@@ -6,7 +6,7 @@
 //! before the batchers were told. Limits of waits that a caller states (`timeout=`) go by the machine's clock.
 
 use std::sync::atomic::{
-    AtomicI64, AtomicU64,
+    AtomicBool, AtomicI64, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 
@@ -14,6 +14,8 @@ use carpool_core::{Clock, Nanos, SystemClock};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+/// Whether it was ever stopped. Until then it is the machine's, and whoever asks pays for this look alone.
+static IS_OURS: AtomicBool = AtomicBool::new(false);
 /// Where it stands; 0 while it runs.
 static STANDS: AtomicU64 = AtomicU64::new(0);
 /// How far it is ahead of the machine's while it runs: by what it was moved while it stood. It never goes back.
@@ -62,21 +64,40 @@ pub(crate) fn seconds(moment: Nanos) -> f64 {
 impl Clock for PyClock {
     #[inline]
     fn now(&self) -> Nanos {
-        stands().unwrap_or_else(running)
+        if is_ours() {
+            our_now()
+        } else {
+            SystemClock.now()
+        }
     }
 
     #[inline]
     fn tick(&self) -> u64 {
-        stands().unwrap_or_else(|| SystemClock.tick())
+        if is_ours() {
+            our_now()
+        } else {
+            SystemClock.tick()
+        }
     }
 
     #[inline]
     fn since_tick(&self, tick: u64) -> Nanos {
-        match stands() {
-            Some(moment) => moment.saturating_sub(tick),
-            None => SystemClock.since_tick(tick),
+        if is_ours() {
+            our_now().saturating_sub(tick)
+        } else {
+            SystemClock.since_tick(tick)
         }
     }
+}
+
+#[inline]
+fn is_ours() -> bool {
+    IS_OURS.load(SeqCst)
+}
+
+#[cold]
+fn our_now() -> Nanos {
+    stands().unwrap_or_else(running)
 }
 
 /// Whether it stands.
@@ -103,6 +124,7 @@ pub(crate) fn has_come(moment: Option<Nanos>) -> bool {
 /// Stops the clock of all batchers where it is.
 #[pyfunction]
 pub(crate) fn stop_clock() -> PyResult<()> {
+    IS_OURS.store(true, SeqCst);
     let now = running().max(1);
     STANDS
         .compare_exchange(0, now, SeqCst, SeqCst)

@@ -54,15 +54,20 @@ impl Shared {
     /// Tells of a batch that has ended, or a step of it.
     #[inline]
     pub(crate) fn tell_watchers(&self, py: Python<'_>, followed: Option<Box<Followed>>) {
-        if let Some(followed) = followed {
-            self.tell_of(py, *followed);
-        }
-        if self.core.is_slow_due() {
-            self.say_slow(py);
+        if followed.is_some() || self.core.is_slow_due() {
+            self.tell_them(py, followed);
         }
     }
 
     #[cold]
+    #[inline(never)]
+    fn tell_them(&self, py: Python<'_>, followed: Option<Box<Followed>>) {
+        if let Some(followed) = followed {
+            self.tell_of(py, *followed);
+        }
+        self.say_slow(py);
+    }
+
     fn say_slow(&self, py: Python<'_>) {
         let Some(said) = self.core.take_slow() else {
             return;
@@ -83,7 +88,6 @@ impl Shared {
         }
     }
 
-    #[cold]
     fn tell_of(&self, py: Python<'_>, mut followed: Followed) {
         followed.moments.delivered = self.core.now();
         for one in &followed.requests {
