@@ -167,3 +167,21 @@ def test_only_the_border_crate_uses_pyo3() -> None:
         if re.search(r"(?m)^pyo3\b", path.read_text())
     ]
     assert users == ["carpool-py"]
+
+
+@pytest.mark.skipif(not RUST.is_dir(), reason="runs in the repository")
+def test_nothing_is_made_at_first_use_under_a_lock_that_a_fork_may_meet() -> None:
+    """PyO3 makes such things holding a lock, and may wait for the interpreter meanwhile, while others fork.
+
+    So they are made by `guard`, or with the module.
+    """
+    border = RUST / "carpool-py" / "src"
+    with_the_module = (border / "lib.rs").read_text()
+    for source in border.rglob("*.rs"):
+        text = source.read_text()
+        if source.name != "guard.rs":
+            found = re.findall(r"pyo3::(?:\{[^}]*)?\bintern\b|\bget_or_(?:try_)?init\(", text)
+            assert not found, (source, found)
+        for name in re.findall(r"#\[pyclass[^\]]*\][^{;]*?\bstruct (\w+)", text):
+            known = rf"use [\w:]*\b{name};|get_type::<[\w:]*\b{name}>"
+            assert re.search(known, with_the_module + text), (source, name)

@@ -15,9 +15,9 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::guard::intern;
 use carpool_core::{Clock, Nanos};
 use pyo3::exceptions::PyException;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::clock::{self, PyClock};
@@ -192,7 +192,7 @@ fn new_timer() -> io::Result<File> {
 
 /// What the loop calls when the timer rings.
 #[pyclass(frozen, module = "carpool._core")]
-struct Ear {
+pub(crate) struct Ear {
     alarm: Arc<Alarm>,
 }
 

@@ -11,9 +11,9 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::guard::intern;
 use carpool_core::request::Handle;
 use pyo3::exceptions::PyException;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::border::PyBorder;
@@ -138,7 +138,7 @@ impl Bell {
 
 /// What the loop calls when it was rung for.
 #[pyclass(frozen, module = "carpool._core")]
-struct Ear {
+pub(crate) struct Ear {
     bell: Arc<Bell>,
     port: Py<Port>,
 }

@@ -9,9 +9,9 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 
+use crate::guard::intern;
 use carpool_core::request::Handle;
 use carpool_core::{Batcher, Border, Failure, Moments, Nanos, timer};
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::awaitable::Link;

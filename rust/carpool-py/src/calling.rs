@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::guard::intern;
 use carpool_core::park::Parker;
 use carpool_core::submit::Announce;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::batch::Batch;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use crate::guard::intern;
 use carpool_core::request::Handle;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::border::PyBorder;

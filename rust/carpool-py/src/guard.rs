@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyString;
 
 use crate::errors;
 
@@ -49,6 +50,35 @@ pub(crate) fn once<'a, T>(
     place
         .get(py)
         .ok_or_else(|| PyRuntimeError::new_err("carpool: a bug in the border (set, but not there)"))
+}
+
+/// A str that is made once, for names of attributes; as PyO3's `intern!`, but made as by [`once`].
+macro_rules! intern {
+    ($py:expr, $text:expr) => {{
+        static PLACE: ::pyo3::sync::PyOnceLock<::pyo3::Py<::pyo3::types::PyString>> =
+            ::pyo3::sync::PyOnceLock::new();
+        $crate::guard::word(&PLACE, $py, $text)
+    }};
+}
+pub(crate) use intern;
+
+/// What stands in `place`, or `text`, which is put there.
+#[inline]
+pub(crate) fn word<'py>(
+    place: &'static PyOnceLock<Py<PyString>>,
+    py: Python<'py>,
+    text: &str,
+) -> &'py Bound<'py, PyString> {
+    match place.get(py) {
+        Some(known) => known.bind(py),
+        None => {
+            // Whoever was faster has made the same.
+            drop(place.set(py, PyString::intern(py, text).unbind()));
+            place
+                .get_or_init(py, || PyString::intern(py, text).unbind())
+                .bind(py)
+        }
+    }
 }
 
 /// Threads that are inside this extension and may call Python from there.

@@ -136,6 +136,10 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         module.add("Awaitable", awaitable::type_object(py)?)?;
+        // Types that nobody sees: at first use they would be made under a lock that a fork may meet.
+        let _ = py.get_type::<bell::Ear>();
+        let _ = py.get_type::<alarm::Ear>();
+        let _ = py.get_type::<collate::memory::Memory>();
         #[cfg(not(plain))]
         vectorcall::install(py)?;
         module.add("RAW", cfg!(not(plain)))?;

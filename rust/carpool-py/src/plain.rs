@@ -10,10 +10,10 @@
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::guard::{self, intern};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyType, PyWeakrefMethods, PyWeakrefReference};
@@ -30,7 +30,9 @@ type CoreTicket = carpool_core::Ticket<PyBorder>;
 /// The type.
 pub(crate) fn type_object(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let class = TYPE.get_or_init(py, || py.get_type::<Awaitable>().unbind());
+    let class = guard::once(&TYPE, py, || {
+        Ok::<_, PyErr>(py.get_type::<Awaitable>().unbind())
+    })?;
     Ok(class.bind(py))
 }
 

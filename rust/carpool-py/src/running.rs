@@ -50,9 +50,8 @@ mod kept {
 
     use pyo3::ffi;
     use pyo3::prelude::*;
-    use pyo3::sync::PyOnceLock;
-    use pyo3::types::PyString;
 
+    use crate::guard::intern;
     use crate::shared::epoch;
 
     /// What asyncio's C part keeps: `PyRunningLoopHolder`.
@@ -81,10 +80,7 @@ mod kept {
 
     /// The holder of this thread, borrowed; null without one.
     fn holder(py: Python<'_>) -> *mut ffi::PyObject {
-        static NAME: PyOnceLock<Py<PyString>> = PyOnceLock::new();
-        let name = NAME.get_or_init(py, || {
-            PyString::intern(py, "__asyncio_running_event_loop__").unbind()
-        });
+        let name = intern!(py, "__asyncio_running_event_loop__");
         // SAFETY: attached; the dict is borrowed from the thread, or null, and what it holds from the dict. A
         // look-up by a str can fail only for want of memory, and is none then.
         unsafe {

@@ -8,10 +8,10 @@
 use std::cell::Cell;
 use std::ptr::null_mut;
 
+use crate::guard::intern;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;

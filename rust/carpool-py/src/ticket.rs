@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::guard::intern;
 use carpool_core::reply::Cancelled;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
+use crate::guard::intern;
 use carpool_core::clock::NEVER;
 use carpool_core::request::Handle;
 use carpool_core::watch::{Moments, rate_of};
 use carpool_core::{End, Followed, Nanos};
 use pyo3::exceptions::PyKeyboardInterrupt;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::guard::intern;
 use carpool_core::many::{Item, RefusedMany};
 use carpool_core::{Many, Refusal, Told};
 use pyo3::exceptions::PyException;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 

@@ -6,8 +6,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::guard::intern;
 use carpool_core::Pulled;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::bare::{self, Told};

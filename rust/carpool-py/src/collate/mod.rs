@@ -15,7 +15,7 @@
 //! | [`copying`] | a leaf's rows into one buffer |
 
 mod copying;
-mod memory;
+pub(crate) mod memory;
 mod numpy;
 mod plan;
 mod source;
