@@ -178,6 +178,39 @@ SITUATIONS: dict[str, tuple[Stats, dict[str, Any], list[str], list[str]]] = {
         ["`gather=False` starts at once"],
         [],
     ),
+    "a target that is met": (
+        figures({"target": 70, "full": 30}, size=20, wait=30, run=10),
+        {"target_ms": 50},
+        [
+            "70 % left because `target_ms` allowed to hold them no longer",
+            "`target_ms=50`: at the 99th percentile waiting and running add up to 40 ms, within the target.",
+        ],
+        ["beyond", "too slowly"],
+    ),
+    "a target that the handler misses": (
+        figures({"target": 100}, size=20, wait=1, run=70),
+        {"target_ms": 50},
+        ["add up to 71 ms. The handler alone takes longer than the target", "`max_batch_size`"],
+        ["within"],
+    ),
+    "a target under overload": (
+        figures({"full": 250}, size=32, wait=80, run=40),
+        {"target_ms": 50},
+        ["add up to 120 ms, with the slots busy: more comes in than the handler takes in time."],
+        ["within"],
+    ),
+    "a target with time to spare": (
+        figures({"target": 100}, size=20, wait=45, run=10),
+        {"target_ms": 50},
+        ["add up to 55 ms, which is beyond it."],
+        ["within"],
+    ),
+    "a target, and nobody else comes": (
+        figures({"idle": 100}, size=1, peak=40),
+        {"target_ms": 50},
+        ["a slot was free and nobody else was expected (`target_ms`)"],
+        ["`wait_ms", "little would be gained"],
+    ),
     "flushed": (
         figures({"flush": 100}, size=3),
         {"wait_ms": 1000},

@@ -39,6 +39,10 @@ WHY = {
 }
 
 
+#: Reasons of batches that had room left for more.
+NOT_FULL = ("wait", "idle", "gather", "target")
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the rules look at."""
@@ -132,14 +136,20 @@ def _reasons(f: Facts) -> str:
     by_share = sorted(WHY, key=f.share_of, reverse=True)
     told = [one for one in by_share if f.share_of(one) >= WORTH] or by_share[:1]
     first, *rest = told
-    text = f"{_percent(f.share_of(first))} left because {WHY[first]}"
+    text = f"{_percent(f.share_of(first))} left because {_why(f, first)}"
     for one in rest:
-        text += f", {_percent(f.share_of(one))} because {WHY[one]}"
+        text += f", {_percent(f.share_of(one))} because {_why(f, one)}"
     return text
 
 
+def _why(f: Facts, reason: str) -> str:
+    if reason == "idle" and f.options.target_ms is not None:
+        return "a slot was free and nobody else was expected (`target_ms`)"
+    return WHY[reason]
+
+
 def _few_callers(f: Facts) -> str | None:
-    if not (f.is_small and f.few_callers and f.stats.peak and f.lead in ("wait", "idle", "gather")):
+    if not (f.is_small and f.few_callers and f.stats.peak and f.lead in NOT_FULL):
         return None
     peak = f.stats.peak
     if peak == 1:
@@ -169,7 +179,7 @@ def _slow_arrivals(f: Facts) -> str | None:
 
 
 def _nobody_waited(f: Facts) -> str | None:
-    if f.lead != "idle" or not f.is_small or f.few_callers:
+    if f.lead != "idle" or not f.is_small or f.few_callers or f.options.target_ms is not None:
         return None
     if f.is_busy:
         return (
@@ -184,7 +194,7 @@ def _nobody_waited(f: Facts) -> str | None:
 
 def _keys(f: Facts) -> str | None:
     kinds = [name for name in ("key", "shared") if getattr(f.options, name)]
-    if not kinds or not f.is_small or f.lead not in ("wait", "idle"):
+    if not kinds or not f.is_small or f.lead not in NOT_FULL:
         return None
     return (
         f"Requests share a batch only where their `{kinds[0]}` is equal: the fewer different ones, the fuller "
@@ -248,6 +258,23 @@ def _times(f: Facts) -> str | None:
         f"A request waited {_spread(f.stats.wait_ms)} before its batch left, a batch took "
         f"{_spread(f.stats.run_ms)}{slots}."
     )
+
+
+def _target(f: Facts) -> str | None:
+    target, wait, run = f.options.target_ms, f.stats.wait_ms.p99, f.stats.run_ms.p99
+    if target is None or not f.stats.run_ms.count:
+        return None
+    text = f"`target_ms={_number(target)}`: at the 99th percentile waiting and running add up to {_ms(wait + run)} ms"
+    if wait + run <= target:
+        return f"{text}, within the target."
+    if run > target:
+        return (
+            f"{text}. The handler alone takes longer than the target: it needs a smaller `max_batch_size`, or more "
+            f"time."
+        )
+    if f.is_busy:
+        return f"{text}, with the slots busy: more comes in than the handler takes in time."
+    return f"{text}, which is beyond it."
 
 
 def _waits_for_a_slot(f: Facts) -> str | None:
@@ -372,7 +399,7 @@ def _padding(f: Facts) -> str | None:
 BEFORE: tuple[Rule, ...] = (_nothing_yet, _stuck, _rejected, _shed, _expired, _cancelled)
 RULES: tuple[Rule, ...] = (
     *(_sizes, _few_callers, _slow_arrivals, _nobody_waited, _keys, _full, _cost, _gather, _flush),
-    *(_times, _waits_for_a_slot, _pays_for_waiting, _stuck, _slow),
+    *(_times, _target, _waits_for_a_slot, _pays_for_waiting, _stuck, _slow),
     *(_rejected, _shed, _expired, _failed, _cancelled, _padding),
 )
 
