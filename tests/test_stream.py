@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+import random
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -786,3 +787,85 @@ def test_names_and_pickles() -> None:
     assert repr(stream) == "<carpool.Stream of counter>"
     assert list(stream) == [0, 1]
     assert "StreamedFunction counter" in repr(function)
+
+
+# -------------------------------------------------------------------------------------- at random
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_each_gets_its_own(run: Run, kind: str, seed: int) -> None:
+    """Rows of random length that end, fail or are left at random, read by coroutines and threads."""
+    dice = random.Random(seed)
+
+    def steps(items: list[tuple[int, int, str]]) -> Iterator[list[Any]]:
+        for step in range(max(length for _, length, _ in items) + 1):
+            rows: list[Any] = []
+            for name, length, end in items:
+                if step < length:
+                    rows.append((name, step))
+                else:
+                    rows.append(STOP if end == "stop" else ValueError(name))
+            yield rows
+
+    function = stepping(
+        kind, steps, max_batch_size=8, wait_ms=1, max_concurrent_batches=2, buffer_steps=2
+    )
+    plans = []
+    for name in range(60):
+        length = dice.randrange(0, 12)
+        plans.append((name, length, dice.choice(["stop", "fail"]), dice.choice([None, None, 3, 0])))
+
+    def check(plan: Any, got: list[Any], error: Exception | None) -> None:
+        name, length, end, leaves = plan
+        assert got == [(name, step) for step in range(len(got))]
+        if leaves is not None and leaves <= length:
+            assert len(got) == leaves
+            return
+        assert len(got) == length
+        assert (error is not None) == (end == "fail")
+        if error is not None:
+            assert error.args == (name,)
+
+    async def read(plan: Any) -> None:
+        name, length, end, leaves = plan
+        got: list[Any] = []
+        failed: Exception | None = None
+        async with function.acall((name, length, end)) as stream:
+            try:
+                while len(got) != leaves:
+                    got.append(await stream.__anext__())
+                    if dice.random() < 0.3:
+                        await asyncio.sleep(0)
+            except StopAsyncIteration:
+                pass
+            except ValueError as error:
+                failed = error
+        check(plan, got, failed)
+
+    def read_in_thread(plan: Any) -> None:
+        name, length, end, leaves = plan
+        got: list[Any] = []
+        failed: Exception | None = None
+        with function.submit((name, length, end)) as stream:
+            try:
+                while len(got) != leaves:
+                    got.append(next(stream))
+            except StopIteration:
+                pass
+            except ValueError as error:
+                failed = error
+        check(plan, got, failed)
+
+    async def main() -> None:
+        threads = []
+        if "thread" in kind or kind == "generator":
+            threads = [in_thread(read_in_thread, plan) for plan in plans[:20]]
+        await asyncio.gather(*(read(plan) for plan in plans[len(threads) :]))
+        for thread in threads:
+            await asyncio.to_thread(thread.result, 20)
+        await auntil(lambda: function.stats.in_flight == 0)
+        assert identity(function.stats)
+        assert function.stats.submitted == 60
+
+    run(main())
