@@ -227,6 +227,16 @@ def test_instances_with_slots() -> None:
 
     assert Slotted().times(4) == 8
 
+    class Refusing:
+        __slots__ = ()
+
+        @batched.dynamically
+        def times(self, items: list[int]) -> list[int]:
+            return items
+
+    with pytest.raises(TypeError, match="'__weakref__' to the __slots__ of"):
+        Refusing().times(1)
+
 
 def test_methods_of_every_kind(run: Callable[..., Any]) -> None:
     class Model:

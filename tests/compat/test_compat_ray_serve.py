@@ -256,6 +256,34 @@ def test_calls_that_leave_out_other_parameters_share_no_batch(run: Callable[...,
     assert seen == [([1, 3], 10, 0), ([2, 4], [3, 5], 0), ([5, 6], 10, [1, 2])]
 
 
+def test_a_method_through_its_class(run: Callable[..., Any]) -> None:
+    class Derived(Model):
+        async def twice(self, item: int) -> int:
+            return await super().times(item) + await Model.times(self, item)  # type: ignore[call-arg,misc,no-any-return]
+
+    async def main() -> None:
+        method: Any = Model.times
+        assert await method(Model(3), 4) == 12
+        assert await Derived(5).twice(2) == 20
+
+    run(main())
+
+
+def test_instances_must_take_weak_references(run: Callable[..., Any]) -> None:
+    class Slotted:
+        __slots__ = ()
+
+        @batch
+        async def echo(self, items: list[int]) -> list[int]:
+            return items
+
+    async def main() -> None:
+        with pytest.raises(TypeError, match="'__weakref__' to the __slots__ of"):
+            await Slotted().echo(1)
+
+    run(main())
+
+
 def test_instances_do_not_share_a_batch(run: Callable[..., Any]) -> None:
     async def main() -> None:
         two, ten = Model(2), Model(10)

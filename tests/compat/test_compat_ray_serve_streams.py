@@ -183,6 +183,7 @@ def test_a_cancelled_reader_that_waits_for_its_batch(run: Callable[..., Any]) ->
     async def main() -> None:
         count = counting(3)
         lonely = asyncio.create_task(count(1, 2).__anext__())
+        await asyncio.sleep(0)  # by now it waits
         await auntil(lambda: count._free.stats.pending == 1)
         lonely.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -57,8 +57,10 @@ class Processor(Front):
         function = functools.partial(method._function, instance)
         made._wear(method._function, method._settings)
         made.__self__ = instance
+        # First the batcher, which says what is wrong with instances that take no weak references.
+        inner = method._inner.__get__(instance, owner)
         made._own = method._owns.of(instance)
-        made._be(function, method._inner.__get__(instance, owner), method._settings)
+        made._be(function, inner, method._settings)
         return made
 
     @classmethod

@@ -94,6 +94,9 @@ class BatchedCallable(Front):
             RuntimeError: the size of the item is greater than `max_batch_size`.
             Exception: what the handler raised, as an exception of the caller's own.
         """
+        if args and getattr(type(args[0]), self._function.__name__, None) is self:
+            # `Model.method(model, x)`
+            return self._of_instances(*args, **kwargs)
         if self._streams:
             return self._steps(None, args, kwargs)
         return self._result(None, args, kwargs)
