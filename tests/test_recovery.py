@@ -18,6 +18,7 @@ from carpool import _recovery as recovery
 from carpool._faults import is_lost, is_out_of_memory
 from carpool._options import Options
 from carpool._recovery import Pauses, Verdict, pause_after, verdict
+from carpool.testing import ManualClock
 from gates import LIMIT, WAYS, Gate, auntil, batched_by, identity, in_thread, until
 
 LONG = 600_000
@@ -36,7 +37,7 @@ class Clock:
         #: Called in each pause, with its number from 0.
         self.meanwhile: Callable[[int], object] = lambda number: None
 
-    def now(self) -> float:
+    def now(self, station: Any) -> float:
         return self.moment
 
     def sleep(self, pauses: Pauses, seconds: float) -> None:
@@ -682,6 +683,36 @@ def test_each_caller_has_a_dead_error_of_its_own() -> None:
         raised.append(dead.value)
     assert raised[0] is not raised[1]
     assert raised[0].__cause__ is raised[1].__cause__ is LOST
+
+
+@pytest.mark.parametrize("way", ["thread", "thread-async", "loop"])
+def test_a_manual_clock_moves_pauses_too(way: str) -> None:
+    runs: list[list[int]] = []
+
+    def handler(items: list[int]) -> list[int]:
+        runs.append(items)
+        if len(runs) < 3:
+            raise Flaky
+        return items
+
+    f = batched_by(way, handler, retries=2, retry_on=Flaky, retry_ms=LONG / 10)
+
+    async def main() -> None:
+        with ManualClock() as clock:
+            call = f.acall(1)
+            for run in (1, 2):
+                await auntil(lambda: f._station.pauses._wakes)
+                clock.advance(seconds=59)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                assert len(runs) == run
+                await auntil(lambda: f._station.pauses._wakes)
+                clock.advance(seconds=1)
+                await auntil(lambda run=run: len(runs) > run)
+            assert await call == 1
+
+    asyncio.run(main())
+    f.close()
 
 
 # --------------------------------------------------------------------------------------- pauses

@@ -1,17 +1,17 @@
 """What becomes of a batch whose handler failed: again after a pause, in halves, or not again.
 
 A `Course` says which part is to be run next, and decides what follows from an error; who runs the handler (a
-thread, an event loop, a caller) only carries that out. Time comes in through `now` and `Pauses`, so that tests
-and simulations need none.
+thread, an event loop, a caller) only carries that out. Time comes in through `now`, the batcher's own clock, and
+`Pauses`, so that tests need none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import threading
-import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _events, _faults
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from ._core import Batch
     from ._options import Options
 
+    class Clock(Protocol):
+        """What tells the time of a batcher."""
+
+        def now(self) -> int: ...
+
     class Station(Protocol):
         """What a course asks its batcher."""
 
@@ -30,14 +35,16 @@ if TYPE_CHECKING:
         options: Options
         pauses: Pauses
 
+        def engine(self) -> Clock: ...
+
 
 __all__ = ["Course", "Pauses", "Verdict", "checked", "verdict"]
 
 #: The longest pause before a batch is run again, in seconds.
 LONGEST_PAUSE_S = 60.0
 
-#: The clock of pauses, in seconds.
-now: Callable[[], float] = time.monotonic
+#: Of all pauses that last now: what ends each for a look at the clock.
+_wakes: set[Callable[[], object]] = set()
 
 
 class Verdict(enum.Enum):
@@ -83,6 +90,17 @@ def checked(batch: Batch[Any, Any], results: Any, name: str) -> Any:
     return rows(results, batch.padded_size, name)
 
 
+def now(station: Station) -> float:
+    """The moment on the clock of a batcher, in seconds."""
+    return station.engine().now() / 1e9
+
+
+def clock_moved() -> None:
+    """A test has moved the clock of all batchers: who pauses looks at it."""
+    for wake in list(_wakes):
+        wake()
+
+
 class Pauses:
     """The pauses of one batcher; a close that lets nothing run any more cuts them short."""
 
@@ -98,14 +116,21 @@ class Pauses:
             wake()
 
     def sleep(self, seconds: float) -> None:
-        """Blocks this thread."""
+        """Blocks this thread; perhaps for less: look at the clock again."""
         over = threading.Event()
-        self._wakes.add(over.set)
-        try:
+        with self._waking(over.set):
             if not self.cut:
                 over.wait(seconds)
+
+    @contextlib.contextmanager
+    def _waking(self, wake: Callable[[], object]) -> Iterator[None]:
+        self._wakes.add(wake)
+        _wakes.add(wake)
+        try:
+            yield
         finally:
-            self._wakes.discard(over.set)
+            self._wakes.discard(wake)
+            _wakes.discard(wake)
 
     async def asleep(self, seconds: float) -> None:
         """The same for a task, whose event loop goes on."""
@@ -126,13 +151,12 @@ class Pauses:
                 pass
 
         timer = event_loop.call_later(seconds, finish)
-        self._wakes.add(wake)
         try:
-            if not self.cut:
-                await over
+            with self._waking(wake):
+                if not self.cut:
+                    await over
         finally:
             timer.cancel()
-            self._wakes.discard(wake)
 
 
 class _Part:
@@ -167,7 +191,7 @@ class Course:
         """How many seconds to wait before `following`; ask again then. 0: none."""
         if not self._parts or (part := self._parts[-1]).error is None:
             return 0.0
-        left = part.due - now()
+        left = part.due - now(self._station)
         if left <= 0:
             return 0.0
         if self._station.pauses.cut:
@@ -233,7 +257,7 @@ class Course:
             case Verdict.AGAIN:
                 _free(error)
                 part.error = error
-                part.due = now() + pause_after(part.tries, options)
+                part.due = now(self._station) + pause_after(part.tries, options)
                 part.tries += 1
             case Verdict.HALVE:
                 if _faults.is_out_of_memory(error):

@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from . import _core, _inline, _lifecycle
+from . import _core, _inline, _lifecycle, _recovery
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,8 +42,8 @@ PATIENCE_S = 60.0
 class ManualClock:
     """While it is entered, time stands still for all batchers of the process, but for what the test adds.
 
-    It drives what the batchers decide by time: `wait_ms`, `timeout_ms`, `age_ms`, what is learned of run times,
-    `slow_ms`. How long a caller itself waits (`future.result(timeout=5)`, `close(timeout=5)`,
+    It drives what the batchers decide by time: `wait_ms`, `timeout_ms`, `age_ms`, the pauses before `retries`,
+    what is learned of run times, `slow_ms`. How long a caller itself waits (`future.result(timeout=5)`, `close(timeout=5)`,
     `next_batch(timeout=5)`) stays real: that is for when something goes wrong.
 
     When it is left, what is pending leaves without waiting longer, and time runs on. It never goes back: from then on
@@ -94,6 +94,7 @@ def _tell(*, runs: bool) -> None:
         engines = _lifecycle.engines()
     for engine in engines:
         engine._clock_moved(runs)
+    _recovery.clock_moved()
 
 
 def _nanos(name: str, value: float, unit: float) -> int:
