@@ -78,6 +78,16 @@ def made() -> None:
         max_batch_cost=100, cost=len, key=str.lower, timeout_ms=50, age_ms=10
     )
     assert_type(scheduled.options(priority=-1)("a"), int)
+    similar = Batcher[str, int](
+        overflow="shed",
+        max_batch_cost=100,
+        padded_cost=True,
+        look_ahead=8,
+        length=len,
+        length_window=4,
+    )
+    assert_type(similar.options(length=3)("a"), int)
+    similar.configure(look_ahead=2, length_window=3)
     assert_type(scheduled.options(timeout_ms=None, cost=3, key="a").submit("a"), Future[int])
     assert_type(scheduled.options(key=str.lower).options(cost=len)("a"), int)
 

@@ -384,7 +384,14 @@ def fixed_cost(texts: list[str]) -> list[int]:
     return [len(text) for text in texts]
 
 
+@batched(max_batch_cost=100, cost=len, padded_cost=True, look_ahead=8, length=len, length_window=4)
+def sorted_by_length(texts: list[str]) -> list[int]:
+    return [len(text) for text in texts]
+
+
 async def options_of_calls() -> None:
+    assert_type(sorted_by_length.options(length=len)("a"), int)
+    assert_type(sorted_by_length.options(length=7).options(length=None)("a"), int)
     assert_type(scheduled.options(priority=-1), BatchedFunction[[str], int])
     assert_type(scheduled.options(priority=-1, timeout_ms=None)("a"), int)
     assert_type(scheduled.options(key=first_letter, cost=len).submit("a"), Future[int])

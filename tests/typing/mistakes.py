@@ -159,6 +159,10 @@ def wrong_option() -> None:
     batched(max_batch_cost="8")  # type: ignore[call-overload]
     batched(cost="8")  # type: ignore[call-overload]
     batched(key=lambda text: [text])  # type: ignore[arg-type, return-value]
+    batched(padded_cost="yes")  # type: ignore[call-overload]
+    batched(look_ahead=None)  # type: ignore[call-overload]
+    batched(length=8)  # type: ignore[call-overload]
+    batched(length_window="8")  # type: ignore[call-overload]
     batched(shared=1)  # type: ignore[call-overload]
     batched(timeout_ms="8")  # type: ignore[call-overload]
     batched(priority=1)  # type: ignore[call-overload]
@@ -170,6 +174,7 @@ def wrong_option() -> None:
     Batcher[str, int](executor="thread")  # type: ignore[call-arg]
     Batcher[str, int](shared=("a",))  # type: ignore[call-arg]
     Batcher[str, int](cost=first)  # type: ignore[arg-type]
+    Batcher[str, int](length=3)  # type: ignore[arg-type]
     Batcher[str, int]().options(priority=None)  # type: ignore[arg-type]
 
 

@@ -253,6 +253,30 @@ fn its_cost_goes_with_it() {
     assert_eq!(payloads(&batch), [3, 0]);
 }
 
+/// One that gives way from between the others lies there until somebody meets it; nobody takes it for alive.
+#[test]
+fn who_gave_way_fills_no_batch() {
+    let limits = Limits {
+        max_batch_size: 4,
+        wait: 1000,
+        ..shedding(3)
+    };
+    let (batcher, time) = batcher(limits);
+    let log = Log::default();
+    submit(&batcher, &log, 0, terms(0, 0, 5000)).unwrap();
+    submit(&batcher, &log, 1, terms(0, 0, NEVER)).unwrap();
+    submit(&batcher, &log, 2, terms(0, 0, 5000)).unwrap();
+    submit(&batcher, &log, 3, terms(0, 0, 5000)).unwrap();
+    assert_eq!(log.woken(), [1]);
+    assert!(
+        pulled(&batcher).is_none(),
+        "three live, and four fill a batch"
+    );
+    time.set(1000);
+    let batch = pulled(&batcher).expect("the wait is over");
+    assert_eq!(payloads(&batch), [0, 2, 3]);
+}
+
 #[test]
 fn of_a_list_those_that_are_pending_may_give_way() {
     let (batcher, _) = batcher(shedding(8));

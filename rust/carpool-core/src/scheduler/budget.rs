@@ -91,6 +91,13 @@ impl Tally {
     pub(super) fn add(&mut self, cost: u64) {
         self.count += 1;
         self.sum = self.sum.saturating_add(cost);
+        if self.costs.is_some() {
+            self.note(cost);
+        }
+    }
+
+    #[cold]
+    fn note(&mut self, cost: u64) {
         if let Some(costs) = &mut self.costs {
             *costs.entry(cost).or_default() += 1;
         }
@@ -100,6 +107,13 @@ impl Tally {
     pub(super) fn remove(&mut self, cost: u64) {
         self.count -= 1;
         self.sum = self.sum.saturating_sub(cost);
+        if self.costs.is_some() {
+            self.forget(cost);
+        }
+    }
+
+    #[cold]
+    fn forget(&mut self, cost: u64) {
         if let Some(costs) = &mut self.costs {
             if let Some(n) = costs.get_mut(&cost) {
                 *n -= 1;
@@ -115,7 +129,21 @@ impl Tally {
         self.count
     }
 
+    /// What they come to.
     #[inline]
+    pub(super) fn total(&self) -> u64 {
+        match &self.costs {
+            None => self.sum,
+            Some(_) => self.padded_total(),
+        }
+    }
+
+    #[cold]
+    fn padded_total(&self) -> u64 {
+        let load = self.load();
+        (load.count as u64).saturating_mul(load.largest)
+    }
+
     pub(super) fn load(&self) -> Load {
         let largest = self.costs.as_ref().and_then(|costs| costs.last_key_value());
         Load {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::budget::{Budget, Load, Tally};
+use super::budget::{Load, Tally};
 use super::pending::Queued;
 use crate::clock::Nanos;
 use crate::limits::Limits;
@@ -192,8 +192,7 @@ impl<H: Queued> Group<H> {
     /// Whether it looks as if a batch were full, by number or by cost.
     #[inline]
     pub(super) fn is_full(&self, limits: &Limits) -> bool {
-        let cost = Budget::of(limits).total(&self.tally.load());
-        self.len() >= limits.max_batch_size || cost >= limits.max_batch_cost
+        self.len() >= limits.max_batch_size || self.tally.total() >= limits.max_batch_cost
     }
 
     /// What the live requests cost, no further than `enough` of them.

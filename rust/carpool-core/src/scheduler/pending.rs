@@ -195,14 +195,15 @@ impl<H: Queued + Clone> Pending<H> {
         let Some(head) = group.indexed else {
             return View::default();
         };
-        let load = if some_dead {
-            group.live(size)
+        let (count, cost) = if some_dead {
+            let load = group.live(size);
+            (load.count, Budget::of(&self.limits).total(&load))
         } else {
-            group.tally.load()
+            (group.len(), group.tally.total())
         };
         View {
-            count: load.count,
-            cost: Budget::of(&self.limits).total(&load),
+            count,
+            cost,
             oldest: Some(head.arrival),
             flushed: false,
             draining: false,

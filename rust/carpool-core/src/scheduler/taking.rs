@@ -28,6 +28,10 @@ pub(super) fn take<H: Queued>(
     now: Nanos,
     claim: impl FnMut(H) -> bool,
 ) -> bool {
+    if limits.max_batch_cost == u64::MAX && limits.length_window == 0 {
+        plain(group, size, claim);
+        return false;
+    }
     let mut taking = Taking {
         limits,
         budget: Budget::of(limits),
@@ -46,6 +50,17 @@ pub(super) fn take<H: Queued>(
         taking.later(group, size);
     }
     taking.misfit && taking.load.count < size
+}
+
+/// The most urgent ones, where nothing is counted but their number.
+fn plain<H: Queued>(group: &mut Group<H>, size: usize, mut claim: impl FnMut(H) -> bool) {
+    let mut taken = 0;
+    while taken < size {
+        let Some(item) = group.first_lane().and_then(|lane| group.pop(lane)) else {
+            break;
+        };
+        taken += usize::from(claim(item));
+    }
 }
 
 impl<F> Taking<'_, F> {

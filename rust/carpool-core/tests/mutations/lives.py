@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutation import REENTRY, SIMULATION, Mutation, mutation
+from mutation import FULL, REENTRY, SIMULATION, Mutation, mutation
 
 
 def life(name: str, *parts: str) -> Mutation:
@@ -145,8 +145,9 @@ LIVES = [
         "        self.deadlines.forget(request);\n",
         "",
     ),
-    life(
+    mutation(
         "who-gave-way-hides-in-the-queue",
+        FULL,
         OVERFLOW,
         "            shared.dead.fetch_add(1, SeqCst);\n",
         "",

@@ -8,8 +8,9 @@ from typing import NamedTuple
 SIMULATION = "simulation"
 REENTRY = "reentry"
 WINDOWS = "windows"
+FULL = "overflow"
 
-TESTS = (SIMULATION, REENTRY, WINDOWS)
+TESTS = (SIMULATION, REENTRY, WINDOWS, FULL)
 
 
 class Edit(NamedTuple):
