@@ -56,7 +56,7 @@ NAMES = {
 }
 
 #: Packages of their own, imported by those who want them.
-ROOMS = {"collate", "compat", "cuda", "testing"}
+ROOMS = {"cli", "collate", "compat", "cuda", "testing"}
 
 
 def test_exactly_these_names_are_public() -> None:
