@@ -13,7 +13,7 @@ from carpool import batched
 from carpool.collate import Pad
 
 
-class Encoder(torch.nn.Module):
+class Encoder(torch.nn.Module):  # type: ignore[misc]  # torch is not read by the checker
     """Token ids and their mask to one vector per text."""
 
     def __init__(self, words: int = 1000, width: int = 64) -> None:

@@ -24,6 +24,7 @@ ORDER = [
     "_control",
     "_station",
     "_streaming",
+    "_device",
     "_step",
     "_worker",
     "_recovery",
@@ -127,6 +128,16 @@ def test_optional_packages_are_imported_only_where_they_are_used(path: Path) -> 
 
 
 COLLATE = sorted((HOME / "collate").glob("*.py"), key=lambda path: path.stem)
+CUDA = sorted((HOME / "cuda").glob("*.py"), key=lambda path: path.stem)
+
+
+@pytest.mark.parametrize("path", CUDA, ids=lambda path: path.stem)
+def test_what_leads_to_a_device_knows_no_batcher(path: Path) -> None:
+    assert own(path) == set()
+    for name, eager in imports(path):
+        if name.partition(".")[0] in OPTIONAL:
+            assert path.stem in {"_graphs", "_lanes", "_streams"}
+            assert not eager
 
 
 @pytest.mark.parametrize("path", COLLATE, ids=lambda path: path.stem)

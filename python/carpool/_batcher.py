@@ -25,7 +25,17 @@ __all__ = ["Batcher"]
 
 #: What a batcher has not: options of a handler, and of its parameters.
 _OF_HANDLERS = (
-    *("max_concurrent_batches", "executor", "setup", "context", "shared", "collate"),
+    *(
+        "max_concurrent_batches",
+        "executor",
+        "setup",
+        "context",
+        "shared",
+        "collate",
+        "device",
+        "depth",
+        "graphs",
+    ),
     *("buffer_steps", "stall_ms"),
     *("on_error", "retries", "retry_on", "retry_ms"),
 )

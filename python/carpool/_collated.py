@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._core import current_batch
@@ -16,7 +17,7 @@ from ._exceptions import BatchLengthError, CollateError
 if TYPE_CHECKING:
     from ._types import Collate
 
-__all__ = ["collated"]
+__all__ = ["Collated", "arguments_of", "collated"]
 
 
 def collated(
@@ -28,11 +29,10 @@ def collated(
     returns a row or an error for each item. With `sized` a list may have more items than there are requests,
     and the batch has as many rows as the list, whoever does not fit.
     """
-    names = list(inspect.signature(function).parameters)
-    new = _Sized if sized else _Collated
+    new = arguments_of(function, collate, sized=sized)
 
     def handler(*args: Any, **kwargs: Any) -> list[Any]:
-        batch = new(collate, names, args, kwargs)
+        batch = new(args, kwargs)
         if not batch.left:
             return batch.all_rows([])
         try:
@@ -44,7 +44,7 @@ def collated(
         return batch.split(output)
 
     async def ahandler(*args: Any, **kwargs: Any) -> list[Any]:
-        batch = new(collate, names, args, kwargs)
+        batch = new(args, kwargs)
         if not batch.left:
             return batch.all_rows([])
         try:
@@ -58,15 +58,27 @@ def collated(
     return ahandler if is_async else handler
 
 
-class _Collated:
+def arguments_of(
+    function: Callable[..., Any], collate: Collate, *, sized: bool
+) -> Callable[[tuple[Any, ...], dict[str, Any]], Collated]:
+    """From the lists of a call of `function` to its arguments, collated."""
+    names = list(inspect.signature(function).parameters)
+    kind = Sized if sized else Collated
+    return partial(kind, collate, names)
+
+
+class Collated:
     """The arguments of one call with its lists collated, but for the items that do not fit."""
 
-    __slots__ = ("args", "collate", "first", "kwargs", "left", "misfits")
+    __slots__ = ("args", "collate", "first", "kwargs", "left", "made", "misfits", "names")
 
     def __init__(
         self, collate: Collate, names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         self.collate = collate
+        self.names = names
+        #: The batches, by the names of their parameters.
+        self.made: dict[str, Any] = {}
         self.misfits: dict[int, CollateError] = {}
         self.first: Any = None
         if len(args) == 1 and not kwargs:
@@ -102,11 +114,19 @@ class _Collated:
                     self._put_out(error, f"{name}: " if len(lists) > 1 else "")
                     break
             else:
+                self.made = made
                 first = next(iter(made.values()))
                 # The handler may take keys out of its dict.
                 self.first = dict(first) if type(first) is dict else first
                 return made
         return {}
+
+    def with_batches(self, batches: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with other batches in the places of these."""
+        args = tuple(
+            [batches.get(name, value) for name, value in zip(self.names, self.args, strict=False)]
+        )
+        return args, {name: batches.get(name, value) for name, value in self.kwargs.items()}
 
     def _put_out(self, error: CollateError, prefix: str) -> None:
         places = [at for at in error.misfits if 0 <= at < len(self.left)]
@@ -137,7 +157,7 @@ class _Collated:
         return [answers[at] for at in range(len(answers))]
 
 
-class _Sized(_Collated):
+class Sized(Collated):
     """The same of batches that have a given number of rows, some of which are nobody's."""
 
     __slots__ = ("size",)

@@ -50,6 +50,9 @@ def batched(
     key: Callable[..., Hashable] | None = None,
     shared: Sequence[str] = (),
     collate: Collate | None = None,
+    device: str | Sequence[str] | None = None,
+    depth: int = 2,
+    graphs: bool = False,
     timeout_ms: float | None = None,
     age_ms: float = 1000,
     on_error: OnError = "raise",
@@ -113,6 +116,11 @@ def batched(
             `Stack()`, `Pad(...)` or `Ragged()` of `carpool.collate`, or an object with `collate(items)` and
             `split(output, n, batch)`. An item that does not fit the others fails with CollateError, alone.
             The handler may return a dict or a tuple of arrays, each with a row per item.
+        device: "cuda", "cuda:1", several of these, or "cpu": the handler gets the batch as tensors there, under a stream of
+            its own, and what it returns there is copied back; copies and other batches' work overlap. Each device
+            has one worker. Needs `collate` and torch.
+        depth: with `device`, how many batches may be on their way, from staging to delivery.
+        graphs: with `device` and `batch_sizes`, replay the handler as one CUDA graph per form of batch.
         timeout_ms: a call that is not in a batch so many milliseconds after it was made fails with
             DeadlineExceeded and never reaches the handler. Time in the queue and for room in it counts.
         age_ms: what one level of `priority` (see `BatchedFunction.options`) is worth, in milliseconds of waiting.
@@ -173,6 +181,9 @@ def batched(
         key=key,
         shared=shared,
         collate=collate,
+        device=device,
+        depth=depth,
+        graphs=graphs,
         timeout_ms=timeout_ms,
         age_ms=age_ms,
         on_error=on_error,

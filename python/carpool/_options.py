@@ -62,6 +62,9 @@ FOR_GOOD = {
     "keep_contexts": "its calls are bound by it",
     "on_request": "pending requests count on it",
     "collate": "its handler is bound to it",
+    "device": "its workers are bound to it",
+    "depth": "its memory is laid out for it",
+    "graphs": "its handler is bound to it",
     "buffer_steps": "its streams count on it",
     "on_error": "its handler is bound to it",
     "retry_on": "its handler is bound to it",
@@ -96,6 +99,9 @@ class Options:
     key: Callable[..., Hashable] | None = None
     shared: Sequence[str] = ()
     collate: Collate | None = None
+    device: str | Sequence[str] | None = None
+    depth: int = 2
+    graphs: bool = False
     timeout_ms: float | None = None
     age_ms: float = 1000
     on_error: str = "raise"
@@ -158,6 +164,24 @@ class Options:
                 f"collate must have collate(items) and split(output, n, batch), or be None, "
                 f"not {_shown(self.collate)}"
             )
+        if self.device is not None:
+            if not isinstance(self.device, str):
+                object.__setattr__(self, "device", _names("device", self.device))
+            if not self.device or self.collate is None:
+                raise ValueError(
+                    f"device={self.device!r} copies batches: name a device, and give a collate, too"
+                )
+            if self.max_concurrent_batches != 1:
+                raise ValueError(
+                    "with device=, depth says how many batches are on their way to each device; "
+                    "leave max_concurrent_batches out"
+                )
+        _count("depth", self.depth)
+        switch("graphs", self.graphs)
+        if self.graphs and (self.device is None or self.batch_sizes is None):
+            raise ValueError(
+                "graphs are of batches of a few sizes: give device and batch_sizes, too"
+            )
         object.__setattr__(self, "shared", _names("shared", self.shared))
         if self.timeout_ms is not None:
             _milliseconds("timeout_ms", self.timeout_ms)
@@ -206,6 +230,13 @@ class Options:
             _milliseconds("slow_ms", self.slow_ms)
             if self.slow_ms == 0:
                 raise ValueError("slow_ms must be more than 0 milliseconds, or None, not 0")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices, each by its name."""
+        if self.device is None:
+            return ()
+        return (self.device,) if isinstance(self.device, str) else tuple(self.device)
 
     @property
     def wait_ns(self) -> int:

@@ -69,6 +69,8 @@ class Plan:
             )
         if self.streams:
             self._check_stream()
+        if options.device is not None:
+            self._check_device()
         #: A class method to be, by the looks of it: from CPython 3.13 on, `classmethod` above `batched` binds
         #: the class without asking, so calls arrive with the class in front.
         self.wants_class: bool = self.kind == "function" and _takes_class(function)
@@ -77,6 +79,15 @@ class Plan:
         self.free: Binding = self._binding(bound=self.kind == "classmethod")
         #: By whether bound: what calls ask for that have no options of their own.
         self._asks: dict[bool, Asks | None] = {}
+
+    def _check_device(self) -> None:
+        if self.is_async or self.executor != "thread":
+            raise TypeError(
+                f"{self.label}: device={self.options.device!r} has a worker thread of its own for each device: "
+                f"the handler is a plain `def`, with executor='thread'"
+            )
+        # Here and not at the first batch, which a fork may meet half done.
+        from . import _device  # noqa: F401
 
     def _check_stream(self) -> None:
         if self.executor == "caller":
@@ -127,6 +138,11 @@ class Plan:
     def station(self) -> Station:
         """A new batcher of this kind."""
         slots = self.options.max_concurrent_batches
+        if self.options.device is not None:
+            # A place on the way to a device is a slot; one worker runs what is on one device.
+            devices = len(self.options.devices)
+            slots = devices * self.options.depth
+            return Station(self.options, self.label, self.executor, slots, threads=devices)
         # A stream is read while its handler runs: not by a caller that runs it.
         inline: Executor | None = None if self.streams else "loop" if self.is_async else "caller"
         return Station(self.options, self.label, self.executor, slots, inline=inline)
@@ -134,6 +150,10 @@ class Plan:
     def handler(self, station: Station) -> Handler:
         """A new handler of this batcher: what of it lives in a process, with nothing started."""
         function, collate = self.function, self.options.collate
+        if self.options.device is not None:
+            from ._device import DeviceHandler
+
+            return DeviceHandler(function, station, is_async=False)
         if collate is not None:
             sized = self.options.batch_sizes is not None
             function = collated(function, collate, is_async=self.is_async, sized=sized)

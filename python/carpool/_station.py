@@ -46,11 +46,14 @@ class Station:
         slots: int | None,
         *,
         inline: Executor | None = None,
+        threads: int | None = None,
     ) -> None:
         self.options = options
         self.name = name
         self.executor = executor
         self.slots = slots
+        #: How many workers there are, where it is not one for each slot.
+        self.threads = threads
         #: Who runs the handler in the inline mode; None where that changes nothing.
         self.inline = inline
         self.closed = False
@@ -115,7 +118,7 @@ class Station:
         """Other numbers: all of `changes` or, where one is refused, none."""
         with _lifecycle.lock:
             self.options = options = self.options.changed(self.name, changes, known)
-            if self.slots is not None:
+            if self.slots is not None and self.threads is None:
                 self.slots = options.max_concurrent_batches
             engine = self._engine
         if engine is None or not engine.is_ours:
@@ -131,7 +134,7 @@ class Station:
     def _hire(self, engine: Engine) -> None:
         """Starts the workers that slots lack. Those beyond have nothing to do, and stay."""
         with _lifecycle.lock:
-            count = (self.slots or 1) - len(self._workers)
+            count = (self.threads or self.slots or 1) - len(self._workers)
             if count > 0 and not engine.closed:
                 self._workers += open_engine(engine, count, first=len(self._workers))
 

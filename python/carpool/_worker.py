@@ -35,6 +35,8 @@ class Desk(_core.Desk):
     """What stays between the batches of one worker: its context, its event loop if it needs one."""
 
     _event_loop: asyncio.AbstractEventLoop | None = None
+    #: How its batches come to a device and back.
+    road: Any = None
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Runs a coroutine to its end on the worker's own event loop."""
@@ -45,7 +47,10 @@ class Desk(_core.Desk):
         return self._event_loop.run_until_complete(coroutine)
 
     def close(self) -> None:
-        """Ends the event loop."""
+        """Ends the event loop, and what leads to a device."""
+        road, self.road = self.road, None
+        if road is not None:
+            road.close()
         event_loop, self._event_loop = self._event_loop, None
         if event_loop is not None:
             event_loop.run_until_complete(event_loop.shutdown_asyncgens())
@@ -376,7 +381,7 @@ def _of_handler(error: BaseException) -> BaseException:
     return BaseException.with_traceback(error, _beyond_here(error.__traceback__))
 
 
-_OURS = (__name__, "carpool._collated", "carpool._step")
+_OURS = (__name__, "carpool._collated", "carpool._device", "carpool.cuda._ring", "carpool._step")
 
 
 def _beyond_here(trace: TracebackType | None) -> TracebackType | None:

@@ -1,0 +1,209 @@
+"""Running a handler on a device: its batches are collated, copied there and back, while others compute.
+
+A worker stages a batch, lets the handler put its work on the device, and takes the next one; a thread beside it waits
+for what the device has done, and answers. One worker per device, which is the only thread that ever runs the
+handler there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from . import _events, _faults, _lifecycle
+from ._collated import arguments_of
+from ._core import running
+from ._exceptions import SetupError
+from ._worker import Handler, complete, fail
+from .cuda import Ring, lanes_of
+from .cuda._graphs import Graphs
+from .cuda._nest import mapped
+
+if TYPE_CHECKING:
+    from ._binding import Binding
+    from ._collated import Collated
+    from ._core import Batch, Engine
+    from ._station import Station
+    from ._worker import Desk
+
+__all__ = ["DeviceHandler"]
+
+
+class DeviceHandler(Handler):
+    """The user's function of tensors, with all that belongs to running it on devices."""
+
+    def __init__(self, function: Callable[..., Any], station: Station, *, is_async: bool) -> None:
+        super().__init__(self._at_once, station, is_async=is_async)
+        options = station.options
+        assert options.collate is not None
+        assert options.device is not None
+        #: Handlers with nothing around them are called without a ring.
+        self.bare = None
+        self._on_tensors = function
+        self._arguments = arguments_of(
+            function, options.collate, sized=options.batch_sizes is not None
+        )
+        # Memory of a place is another batch's after delivery: rows are to be apart from it.
+        splitting = getattr(options.collate, "_splitting", None)
+        self._keeps_views: bool = splitting is None or splitting.views
+        self._devices = itertools.cycle(options.devices)
+        self._depth = options.depth
+        self._graphs = options.graphs
+        #: By thread: where batches that are run again go.
+        self._here = threading.local()
+
+    # ------------------------------------------------------------------------------ threads
+
+    def run(
+        self,
+        batch: Batch[Any, Any],
+        engine: Engine,
+        binding: Binding,
+        bound: tuple[Any, ...],
+        desk: Desk,
+    ) -> None:
+        """Puts a batch on its way; answers come from another thread. Blocks until the next should be sealed."""
+        if not self._ready(batch, engine, desk):
+            return
+        road = self._road(batch, engine, desk)
+        if road is None:
+            return
+        self._here.road = road
+        if self.recovers:
+            super().run(batch, engine, binding, bound, desk)
+            return
+        self._send(road, batch, binding, bound, desk)
+        road.ring.wait_turn()
+
+    def _send(
+        self,
+        road: _Road,
+        batch: Batch[Any, Any],
+        binding: Binding,
+        bound: tuple[Any, ...],
+        desk: Desk,
+    ) -> None:
+        positional, by_name = binding.lists(batch.items)
+        rest: Batch[Any, Any] | None = None
+        try:
+            desk.context.copy().run(self._launch, road, batch, (*bound, *positional), by_name)
+        except BaseException as error:
+            if not (_faults.is_out_of_memory(error) and len(batch) > 1):
+                fail(batch, error)
+                return
+            rest = batch._split(len(batch) // 2)
+        if rest is not None:
+            # Not from in there: the error keeps what did not fit.
+            self._send(road, batch, binding, bound, desk)
+            self._send(road, rest, binding, bound, desk)
+
+    def _launch(
+        self, road: _Road, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        running.set(batch._run)
+
+        def answer(rows: list[Any] | None, error: BaseException | None) -> None:
+            if error is not None:
+                fail(batch, error)
+            elif rows is not None:
+                complete(batch, rows)
+
+        self._go(road, args, kwargs, answer)
+
+    def _at_once(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """The rows of a batch, waited for: for batches that are run again, whole or in parts."""
+        outcome: SimpleQueue[Any] = SimpleQueue()
+        self._go(self._here.road, args, kwargs, lambda *told: outcome.put(told), plainly=True)
+        rows, error = outcome.get()
+        if error is not None:
+            raise error
+        return rows  # type: ignore[no-any-return]
+
+    def _go(
+        self,
+        road: _Road,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        answer: Callable[[list[Any] | None, BaseException | None], None],
+        plainly: bool = False,
+    ) -> None:
+        whole: Collated = self._arguments(args, kwargs)
+        if not whole.left:
+            answer(whole.all_rows([]), None)
+            return
+
+        def work(tensors: Any) -> Any:
+            given, named = whole.with_batches(tensors)
+            function = self._on_tensors
+            if road.graphs is not None:
+                return road.graphs.run(function, given, named)
+            # Of a batch that is run again the context has been entered already.
+            if self.context is None or plainly:
+                return function(*given, **named)
+            with self.context():
+                return function(*given, **named)
+
+        def deliver(host: Any, error: BaseException | None) -> None:
+            try:
+                if error is None:
+                    if self._keeps_views:
+                        host = mapped(host, _apart)
+                    answer(whole.split(host), None)
+                    return
+            except Exception as wrong:
+                error = wrong
+            answer(None, error)
+
+        try:
+            road.ring.run(whole.made, work, deliver)
+        except Exception as error:
+            if not whole.misfits or _faults.is_out_of_memory(error):
+                raise
+            answer(whole.all_rows([error] * len(whole.left)), None)
+
+    # -------------------------------------------------------------------------------- roads
+
+    def _road(self, batch: Batch[Any, Any], engine: Engine, desk: Desk) -> _Road | None:
+        """The way of this worker's batches; None if there is none, which the batch has been told."""
+        road: _Road | None = desk.road
+        if road is not None:
+            return road
+        try:
+            with _lifecycle.lock:
+                device = next(self._devices)
+            lanes = lanes_of(device)
+        except Exception as cause:
+            error = SetupError(f"{self.name}: {cause}")
+            error.__cause__ = cause
+            _events.setup_failed(self.name, cause)
+            engine.die(error)
+            batch.fail(error)
+            return None
+        ring = Ring(lanes, self._depth, start=lambda run: _start(run, f"{self.name} {device}"))
+        road = desk.road = _Road(ring, Graphs(lanes) if self._graphs else None)
+        return road
+
+
+class _Road:
+    """What stays between the batches of one worker and its device."""
+
+    def __init__(self, ring: Ring, graphs: Graphs | None) -> None:
+        self.ring = ring
+        self.graphs = graphs
+
+    def close(self) -> None:
+        self.ring.close()
+
+
+def _start(run: Callable[[], None], name: str) -> None:
+    thread = threading.Thread(target=run, name=f"carpool {name} delivery", daemon=True)
+    with _lifecycle.lock:
+        thread.start()
+        _lifecycle.started(thread)
+
+
+def _apart(value: Any) -> Any:
+    return value.clone() if hasattr(value, "clone") else value
