@@ -187,7 +187,7 @@ def test_nothing_starts_before_the_first_call() -> None:
     before = threading.active_count()
     made = batched.BatchProcessor(lambda items: items)
     made.start()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert made(1) == 1
 
 

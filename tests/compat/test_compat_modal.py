@@ -406,7 +406,7 @@ def test_a_call_that_waits_for_itself_is_found_out(app: modal.App) -> None:
 def test_nothing_starts_before_the_first_call(app: modal.App) -> None:
     before = threading.active_count()
     batched_of(app, aadd)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_an_app_that_was_stopped_begins_anew(app: modal.App, run: Callable[..., Any]) -> None:
