@@ -273,3 +273,24 @@ def test_uncancel_and_a_second_try(run: Callable[..., Any], gate: Gate) -> None:
         assert "too slow" not in gate.items
 
     run(main())
+
+
+@pytest.mark.parametrize("message", [None, "why"])
+def test_gather_that_returns_exceptions_returns_that_one_was_cancelled(
+    run: Callable[..., Any], message: str | None
+) -> None:
+    f = batched(lambda items: items, max_batch_size=8, wait_ms=600_000)
+
+    async def main() -> None:
+        one = f.acall(1)
+        both = asyncio.gather(one, f.acall(3), return_exceptions=True)
+        await asyncio.sleep(0)
+        assert one.cancel(message)
+        f.flush()
+        ended = await asyncio.wait_for(asyncio.shield(both), 20)
+        assert isinstance(ended[0], asyncio.CancelledError)
+        assert ended[0].args in ((), ("",)) if message is None else ended[0].args == (message,)
+        assert ended[1] == 3
+
+    run(main())
+    f.close()

@@ -154,6 +154,8 @@ class Awaitable(Coroutine[Any, Any, _R_co], Generic[_R_co]):
         """Forgets `fn`; how often it had been added."""
     def get_loop(self) -> Any:
         """The event loop it belongs to."""
+    @property
+    def _cancel_message(self) -> object: ...
     def _make_cancelled_error(self) -> BaseException: ...
 
 @final

@@ -448,6 +448,12 @@ impl Awaitable {
         self.inner().blocking = value;
     }
 
+    /// What it was cancelled with, for asyncio.
+    #[getter(_cancel_message)]
+    fn cancel_message(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.inner().message.as_ref().map(|one| one.clone_ref(py))
+    }
+
     fn __repr__(&self) -> String {
         let name = self
             .link()

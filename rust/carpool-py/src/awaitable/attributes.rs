@@ -163,6 +163,22 @@ pub(super) unsafe extern "C" fn get_blocking(
     }
 }
 
+/// What it was cancelled with: `gather` asks for that with `return_exceptions`.
+pub(super) unsafe extern "C" fn get_cancel_message(
+    this: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: as for `done`; a message is owned by the object.
+    unsafe {
+        let message = (*this.cast::<Awaitable>()).message;
+        new_ref(if message.is_null() {
+            ffi::Py_None()
+        } else {
+            message
+        })
+    }
+}
+
 pub(super) unsafe extern "C" fn set_blocking(
     this: *mut ffi::PyObject,
     value: *mut ffi::PyObject,

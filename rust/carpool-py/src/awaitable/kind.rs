@@ -12,7 +12,7 @@ use crate::guard;
 
 use super::Awaitable;
 use super::attributes::{
-    get_blocking, getattro, intern_names, note_methods, set_blocking, setattro,
+    get_blocking, get_cancel_message, getattro, intern_names, note_methods, set_blocking, setattro,
 };
 use super::memory::{clear, dealloc, finalize, traverse};
 use super::methods::{
@@ -135,6 +135,13 @@ pub(super) unsafe fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
             get: Some(get_blocking),
             set: Some(set_blocking),
             doc: c"asyncio's mark of a future that was yielded to a task.".as_ptr(),
+            closure: null_mut(),
+        },
+        ffi::PyGetSetDef {
+            name: c"_cancel_message".as_ptr(),
+            get: Some(get_cancel_message),
+            set: None,
+            doc: c"What it was cancelled with, for asyncio.".as_ptr(),
             closure: null_mut(),
         },
         ffi::PyGetSetDef::default(),
