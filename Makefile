@@ -101,6 +101,7 @@ lint: $(STAMPS)/lint types ## formatting, ruff, clippy, types
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --package carpool-py --features plain -- -D warnings
+	$(PY) rust/carpool-core/tests/mutations --check
 
 .PHONY: fmt
 fmt: $(STAMPS)/lint ## format the sources and apply ruff's safe fixes

@@ -2,7 +2,7 @@
 """Shows that the loom models and the simulation can fail: breaks the source in one place at a time
 and runs what is named for it.
 
-    python3 rust/carpool-core/tests/mutations [--list] [NAME ...]
+    python3 rust/carpool-core/tests/mutations [--list | --check] [NAME ...]
 
 The crate is copied, so the working tree is never touched. Every mutation must still compile, and its
 model must fail; one that survives (or no longer applies, because the source has changed) makes this
@@ -120,10 +120,20 @@ def verdict(chosen: Mutation, crate: Path, target: Path) -> str:
             path.write_text(text)
 
 
+def stale(chosen: Mutation) -> str:
+    """Nothing when the source has each of its places once, else what is wrong."""
+    for edit in chosen.edits:
+        count = (CRATE / "src" / edit.file).read_text().count(edit.old)
+        if count != 1:
+            return f"applies {count} times to {edit.file}: bring it up to date"
+    return ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("names", nargs="*", help="mutations to try; all without")
     parser.add_argument("--list", action="store_true", help="print the names and their models")
+    parser.add_argument("--check", action="store_true", help="only that each applies to the source")
     options = parser.parse_args()
     if options.list:
         for one in MUTATIONS:
@@ -133,6 +143,10 @@ def main() -> int:
     if unknown:
         parser.error(f"no such mutation: {', '.join(sorted(unknown))}")
     chosen = [one for one in MUTATIONS if not options.names or one.name in options.names]
+    if options.check:
+        wrong = [f"{one.name}: {stale(one)}" for one in chosen if stale(one)]
+        print(*wrong, f"{len(chosen) - len(wrong)} of {len(chosen)} mutations apply", sep="\n")
+        return 1 if wrong else 0
     target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "mutations"
     bad = 0
     with tempfile.TemporaryDirectory(prefix="carpool-mutations-") as folder:

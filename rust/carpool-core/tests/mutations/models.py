@@ -685,8 +685,8 @@ MODELS = [
             "change-not-settled",
             model,
             "batcher.rs",
-            "            state.keep_to(shared, limits);\n            state.settle(shared, now, out);\n",
-            "            let _ = (now, out);\n            state.keep_to(shared, limits);\n",
+            "            state.settle(shared, now, out);\n            Ok(())\n",
+            "            let _ = (now, out);\n            Ok(())\n",
         )
         for model in (
             "configure::a_wait_of_nothing_lets_a_waiting_slot_leave",
