@@ -180,7 +180,7 @@ class Ring:
             finally:
                 self._give_back(place)
             # While it waits it keeps nothing alive.
-            delivery = host = deliver = place = returned = None  # type: ignore[assignment]
+            delivery = host = deliver = place = returned = None
 
 
 def _start_thread(run: Callable[[], None]) -> None:
