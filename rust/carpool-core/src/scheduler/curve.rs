@@ -12,6 +12,7 @@
 //! taken for [known](Curve::known). The first run of a size counts for nothing once there is a second: it
 //! may have compiled something. Numbers in, numbers out: no clock, no lock.
 
+use super::line::{Sample, on, straight_line};
 use crate::clock::Nanos;
 
 /// Samples kept per size.
@@ -29,16 +30,6 @@ const FAR: f64 = 1.6;
 const IN_A_ROW: usize = 3;
 /// The spread while too little is known.
 const UNSURE: f64 = 1.25;
-
-/// One batch that ran.
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    size: f64,
-    cost: f64,
-    run: f64,
-    /// Counted in batches.
-    at: u64,
-}
 
 /// The samples of neighbouring sizes.
 #[derive(Debug, Clone, Default)]
@@ -69,9 +60,9 @@ pub struct Curve {
     spread: f64,
 }
 
-/// The middle of some numbers; the higher of two.
+/// The middle of some numbers; the lower of two, since what is odd is slow.
 fn median(numbers: &mut [f64]) -> Option<f64> {
-    let middle = numbers.len() / 2;
+    let middle = numbers.len().saturating_sub(1) / 2;
     if numbers.is_empty() {
         return None;
     }
@@ -168,16 +159,18 @@ impl Curve {
     }
 
     fn fit(&mut self) {
-        self.line = self.straight_line();
+        self.line = straight_line(&self.weighed(), self.by_cost);
         for at in 0..self.buckets.len() {
             let line = &self.line;
             let bucket = &mut self.buckets[at];
             let ratios = bucket.samples.iter().map(|one| one.run / on(line, one));
             let mut ratios: Vec<f64> = ratios.collect();
             let n = if bucket.cold { 0 } else { ratios.len() };
-            // The more samples, the more of it is the size's own.
-            let share = n as f64 / (n as f64 + 1.0);
-            bucket.off = median(&mut ratios).map_or(1.0, |off| 1.0 + (off - 1.0) * share);
+            // The more samples, the more of it is the size's own; of two, one may be odd.
+            let share = n.saturating_sub(2) as f64 / n.max(2).saturating_sub(1) as f64;
+            let off = median(&mut ratios).map_or(1.0, |off| 1.0 + (off - 1.0) * share);
+            // Much of it only by all the samples there can be.
+            bucket.off = if n < KEPT { off.clamp(0.5, 2.0) } else { off };
         }
         let mut ratios: Vec<f64> = self
             .recent
@@ -214,72 +207,6 @@ impl Curve {
                 (one, 0.5_f64.powf(age / HALF_LIFE).max(0.02))
             })
             .collect()
-    }
-
-    /// Relative errors count, since a run's noise grows with it. None of the three parts is below zero.
-    fn straight_line(&self) -> [f64; 3] {
-        let samples = self.weighed();
-        let total: f64 = samples.iter().map(|(_, weight)| weight).sum();
-        if total <= 0.0 {
-            return [0.0; 3];
-        }
-        let mean = |of: fn(&Sample) -> f64| {
-            samples
-                .iter()
-                .map(|(one, weight)| of(one) * weight)
-                .sum::<f64>()
-                / total
-        };
-        // In units of the means, so that all numbers are about 1.
-        let size = mean(|one| one.size).max(1e-9);
-        let cost = mean(|one| one.cost).max(1e-9);
-        let run = mean(|one| one.run).max(1e-9);
-        let rows: Vec<([f64; 3], f64, f64)> = samples
-            .iter()
-            .map(|(one, weight)| {
-                let row = [1.0, one.size / size, one.cost / cost];
-                (row, one.run / run, *weight)
-            })
-            .collect();
-        let mut used = [true, true, self.by_cost];
-        let mut line = [0.0; 3];
-        // Twice for the outliers, and once more for each part that would be below zero.
-        let mut rounds = 0;
-        while rounds < 3 {
-            let mut matrix = [[0.0; 4]; 3];
-            for (row, run, weight) in &rows {
-                let says: f64 = (0..3).map(|at| line[at] * row[at]).sum();
-                let far = if rounds == 0 {
-                    0.0
-                } else {
-                    (run - says).abs() / says.max(1e-9)
-                };
-                // Huber's weight, at three tenths of the run.
-                let weight = weight * (0.3 / far.max(0.3)) / (run * run);
-                for i in 0..3 {
-                    for j in 0..3 {
-                        matrix[i][j] += weight * row[i] * row[j];
-                    }
-                    matrix[i][3] += weight * row[i] * run;
-                }
-            }
-            // Where the sizes differ too little to tell, half of the run is fixed.
-            let prior = 0.05;
-            let share = if self.by_cost { 0.25 } else { 0.5 };
-            for (at, share) in [(1, share), (2, share)] {
-                matrix[at][at] += prior;
-                matrix[at][3] += prior * share;
-            }
-            line = solve(matrix, used);
-            let worst = (0..3)
-                .filter(|&at| used[at])
-                .min_by(|&a, &b| line[a].total_cmp(&line[b]));
-            match worst.filter(|&at| line[at] < 0.0) {
-                Some(at) => used[at] = false,
-                None => rounds += 1,
-            }
-        }
-        [line[0] * run, line[1] * run / size, line[2] * run / cost]
     }
 
     fn shape(&self, one: &Sample) -> f64 {
@@ -324,40 +251,6 @@ fn push<T>(into: &mut Vec<T>, most: usize, one: T) {
         into.remove(0);
     }
     into.push(one);
-}
-
-fn on(line: &[f64; 3], one: &Sample) -> f64 {
-    (line[0] + line[1] * one.size + line[2] * one.cost).max(1.0)
-}
-
-/// Gauss's elimination with pivots, of the used rows and columns.
-fn solve(mut matrix: [[f64; 4]; 3], used: [bool; 3]) -> [f64; 3] {
-    let at: Vec<usize> = (0..3).filter(|&at| used[at]).collect();
-    for (done, &column) in at.iter().enumerate() {
-        let best = at[done..]
-            .iter()
-            .copied()
-            .max_by(|&a, &b| matrix[a][column].abs().total_cmp(&matrix[b][column].abs()))
-            .unwrap_or(column);
-        matrix.swap(column, best);
-        let pivot = matrix[column];
-        if pivot[column].abs() < 1e-12 {
-            continue;
-        }
-        for &row in at.iter().filter(|&&row| row != column) {
-            let factor = matrix[row][column] / pivot[column];
-            for (value, of) in matrix[row].iter_mut().zip(pivot) {
-                *value -= factor * of;
-            }
-        }
-    }
-    let mut solution = [0.0; 3];
-    for column in at {
-        if matrix[column][column].abs() >= 1e-12 {
-            solution[column] = matrix[column][3] / matrix[column][column];
-        }
-    }
-    solution
 }
 
 #[cfg(test)]

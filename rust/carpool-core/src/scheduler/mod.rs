@@ -16,6 +16,7 @@ pub mod flow;
 mod group;
 pub mod late;
 pub mod learned;
+mod line;
 pub mod objective;
 mod overflow;
 pub mod pending;
