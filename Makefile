@@ -75,13 +75,15 @@ test-docs: $(STAMPS)/build $(STAMPS)/test ## the code in README, docs/ and docst
 # What is on the raw type of an awaitable, under memcheck: some minutes.
 VALGRIND_TESTS ?= tests/test_asyncio.py tests/test_asyncio_cancel.py tests/test_call.py tests/test_submit.py
 .PHONY: valgrind
-valgrind: $(if $(VALGRIND),$(STAMPS)/memcheck $(STAMPS)/test) ## the tests of the awaitable, every access to memory checked
+valgrind: $(if $(VALGRIND),$(STAMPS)/memcheck $(STAMPS)/test) ## the tests of the awaitable and of copying rows, every access to memory checked
 ifeq ($(VALGRIND),)
 	@echo "skipped: valgrind is not installed here"
 else
 	PYTHONPATH=$(abspath $(VENV))/memcheck PYTHONMALLOC=malloc PYTHONHASHSEED=0 \
 	    valgrind --quiet --error-exitcode=9 --leak-check=no --suppressions=tests/valgrind/python.supp \
 	    $(PY) -m pytest -q -p no:cacheprovider --timeout 0 $(VALGRIND_TESTS)
+	PROPTEST_CASES=60 cargo --config 'target."cfg(all())".runner = ["valgrind", "--quiet", "--error-exitcode=9"]' \
+	    test --package carpool-collate --lib
 endif
 
 .PHONY: mutations
