@@ -11,6 +11,7 @@ holds while that gains and refuses what by the fit would be late, looked at ever
 from __future__ import annotations
 
 import argparse
+import functools
 import random
 import threading
 import time
@@ -40,7 +41,7 @@ class Handler:
         return items
 
 
-Submit = Callable[[float], "Future[Any]"]
+Submit = Callable[[float], Any]
 
 
 def carpool(**options: Any) -> tuple[Handler, Submit, Callable[[], None]]:
@@ -50,7 +51,10 @@ def carpool(**options: Any) -> tuple[Handler, Submit, Callable[[], None]]:
     def run(items: list[float]) -> list[float]:
         return handler(items)
 
-    return handler, run.submit, lambda: bool(run.close(timeout=20)) and None
+    def close() -> None:
+        run.close(timeout=20)
+
+    return handler, run.submit, close
 
 
 def aimd() -> tuple[Handler, Submit, Callable[[], None]]:
@@ -68,7 +72,11 @@ def aimd() -> tuple[Handler, Submit, Callable[[], None]]:
                 limit = min(limit + 1, MOST)
 
     threading.Thread(target=work, daemon=True).start()
-    return handler, batcher.submit, lambda: bool(batcher.close(timeout=20)) and None
+
+    def close() -> None:
+        batcher.close(timeout=20)
+
+    return handler, batcher.submit, close
 
 
 def fit() -> tuple[Handler, Submit, Callable[[], None]]:
@@ -132,6 +140,11 @@ SCHEMES: dict[str, Callable[[], tuple[Handler, Submit, Callable[[], None]]]] = {
 }
 
 
+def _note(latencies: list[float], arrived: float, future: Any) -> None:
+    if not future.cancelled():
+        latencies.append(time.perf_counter() - arrived)
+
+
 def play(name: str, load: float, seconds: float, seed: int) -> str:
     """One line: what came of `seconds` of arrivals."""
     dice = random.Random(seed)
@@ -145,11 +158,7 @@ def play(name: str, load: float, seconds: float, seed: int) -> str:
             time.sleep(left)
         arrived = time.perf_counter()
         future = submit(arrived)
-        future.add_done_callback(
-            lambda one, arrived=arrived: (
-                None if one.cancelled() else latencies.append(time.perf_counter() - arrived)
-            )
-        )
+        future.add_done_callback(functools.partial(_note, latencies, arrived))
         futures.append(future)
     close()
     dropped = sum(future.cancelled() for future in futures)
