@@ -47,9 +47,8 @@ Submit = Callable[[float], Any]
 def carpool(**options: Any) -> tuple[Handler, Submit, Callable[[], None]]:
     handler = Handler()
 
-    @batched(max_batch_size=MOST, max_queue=10**6, **options)
-    def run(items: list[float]) -> list[float]:
-        return handler(items)
+    decorate: Any = batched(max_batch_size=MOST, max_queue=10**6, **options)
+    run = decorate(lambda items: handler(items))
 
     def close() -> None:
         run.close(timeout=20)
