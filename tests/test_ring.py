@@ -202,7 +202,8 @@ def test_every_batch_comes_back_as_its_own_and_in_order(seed: int, depth: int) -
     "without", ["follow run", "follow down", "keep run", "keep down", "mark down"]
 )
 def test_without_any_one_of_its_cares_batches_get_mixed_up(without: str) -> None:
-    assert sum(go(FakeLanes(seed, without), 2, 120)[0] for seed in range(8)) > 0
+    # When threads take turns differs from run to run; sooner or later it shows.
+    assert any(go(FakeLanes(seed, without), 2, 120)[0] for seed in range(400))
 
 
 def test_no_more_batches_are_on_their_way_than_there_are_places() -> None:
