@@ -91,7 +91,7 @@ mutations: ## break the core on purpose in every listed place; each must be noti
 	python3 rust/carpool-core/tests/mutations
 
 .PHONY: types
-types: $(STAMPS)/build $(STAMPS)/lint ## mypy (strict), pyright, and the stub against the extension
+types: $(STAMPS)/build $(STAMPS)/lint $(STAMPS)/test ## mypy (strict), pyright, and the stub against the extension
 	$(PY) -m mypy
 	$(BIN)/pyright --pythonpath $(PY) --warnings
 	$(PY) -m mypy.stubtest carpool._core
