@@ -34,6 +34,7 @@ __all__ = [
     "Seat",
     "Steps",
     "Ticket",
+    "Waiting",
     "Window",
     "Worker",
     "__version__",
