@@ -9,7 +9,7 @@ use crate::border::{Border, Failure};
 use crate::lease::Lease;
 use crate::many;
 use crate::request::{Claimed, Handle};
-use crate::scheduler::Shared;
+use crate::scheduler::{Phase, Shared};
 use crate::stats::since;
 use crate::sync::Arc;
 use crate::watch::Moments;
@@ -172,13 +172,27 @@ pub(crate) fn tell_steps<B: Border>(mut requests: Vec<Handle<B>>) {
 }
 
 /// Fails requests that were claimed without a batch: those a close met while they were pending, or that gave
-/// way at a full queue. They have been counted.
-pub(crate) fn fail_unsealed<B: Border>(requests: Vec<(Claimed<B>, Failure)>) {
+/// way at a full queue. Until here they count as in flight, since their callers may still give up.
+pub(crate) fn fail_unsealed<B: Border>(shared: &Shared<B>, requests: Vec<(Claimed<B>, Failure)>) {
     let mut delivery = Delivery::<B>::of(requests.len());
     let mut payloads = Vec::with_capacity(requests.len());
     for (claimed, why) in requests {
         payloads.extend(delivery.add_last(claimed, B::failure(why)));
     }
+    let (failed, gone) = (
+        delivery.delivered.len() as u64,
+        delivery.refused.len() as u64,
+    );
+    let now = shared.now();
+    shared.locked(|state, out| {
+        state.counters.in_flight -= failed + gone;
+        state.counters.failed += failed;
+        state.counters.forsaken += gone;
+        // A close may have waited for these alone.
+        if state.phase != Phase::Open {
+            state.settle(shared, now, out);
+        }
+    });
     delivery.publish_and_wake();
     drop(payloads);
 }

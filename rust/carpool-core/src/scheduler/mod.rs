@@ -226,7 +226,7 @@ impl<B: Border> Shared<B> {
             waker.wake();
         }
         if !out.failing.is_empty() {
-            crate::route::fail_unsealed(out.failing);
+            crate::route::fail_unsealed(self, out.failing);
         }
         if !out.expired.is_empty() {
             many::tell_each(out.expired, B::expired);
@@ -358,7 +358,7 @@ impl<B: Border> State<B> {
         self.deadlines.clear(&mut out.garbage);
         self.end_backlogs(Failure::Closed, |_| true, out);
         shared.short.store(0, SeqCst);
-        self.counters.failed += (out.failing.len() - before) as u64;
+        self.counters.in_flight += (out.failing.len() - before) as u64;
         shared.leave_queue(n, cost);
         shared.dead.store(0, Relaxed);
     }

@@ -51,7 +51,7 @@ impl<B: Border> State<B> {
         if shared.has_budget() {
             shared.cost.fetch_sub(request.terms.cost, Relaxed);
         }
-        self.counters.failed += 1;
+        self.counters.in_flight += 1;
         self.counters.shed += 1;
         let dropped = self.pending.trim(&request.terms, &mut out.garbage);
         if dropped == 0 {
