@@ -202,7 +202,12 @@ LIVES = [
         "            Self::wake(request, &mut wakes);\n            Self::fire(std::mem::take(&mut wakes));\n"
         "        }\n    }",
     ),
-    life("forsaken-forgotten", "route.rs", "counters.forsaken += gone;", "let _ = gone;"),
+    life(
+        "forsaken-forgotten",
+        "route.rs",
+        "        counters.forsaken += gone;\n",
+        "        let _ = gone;\n",
+    ),
     life(
         "answers-for-the-neighbour",
         "batch.rs",
