@@ -212,9 +212,10 @@ impl Awaitable {
                 let error = error.clone_ref(py).into_bound(py);
                 inner.received = true;
                 drop(inner);
-                // Without the traces of those who raised it before.
-                error.setattr(intern!(py, "__traceback__"), py.None())?;
-                Err(PyErr::from_value(error))
+                // Without the traces of those who raised it before, also where the class refuses assignments.
+                let error = PyErr::from_value(error);
+                error.set_traceback(py, None);
+                Err(error)
             }
             State::Cancelled => {
                 drop(inner);
@@ -278,10 +279,11 @@ impl Awaitable {
                 None => typ.call0()?,
             }
         };
+        let error = PyErr::from_value(error);
         if let Some(trace) = tb {
-            error.setattr(intern!(py, "__traceback__"), trace)?;
+            error.set_traceback(py, Some(trace.cast_into()?));
         }
-        Err(PyErr::from_value(error))
+        Err(error)
     }
 
     /// Nothing to clean up.
