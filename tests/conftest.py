@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(60))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_small_heap() -> None:
+    """Many tests collect, some thousands of times: not what imports and finished modules have left behind."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from carpool import Batcher, BatcherClosed, Progress, WouldDeadlock, batched
-from carpool._apass import aover
-from carpool._backoff import Pace
-from carpool._pass import How
+from carpool._many.async_pass import aover
+from carpool._many.backoff import Pace
+from carpool._many.sync_pass import How
 from gates import Gate, auntil, batched_by, identity, in_thread
 
 Run = Callable[..., Any]

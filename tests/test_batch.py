@@ -19,7 +19,7 @@ from carpool import (
     batched,
 )
 from carpool._core import running
-from carpool._worker import Handler
+from carpool._handler.worker import Handler
 from gates import auntil, identity, in_thread
 
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carpool import Batcher, Histogram, Stats, batched
-from carpool._explain import WHY, explain
 from carpool._options import Options
 from carpool._types import Reason
+from carpool._watch.explain import WHY, explain
 
 
 def even(value: float, count: int = 100) -> Histogram:

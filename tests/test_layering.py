@@ -17,27 +17,29 @@ RUST = Path(__file__).resolve().parent.parent / "rust"
 ORDER = [
     "__init__",
     "_decorator",
-    "_streamed",
+    "_streams.function",
     "_function",
     "_plan",
     "_batcher",
     "_control",
     "_station",
-    "_streaming",
-    "_device",
-    "_step",
-    "_worker",
-    "_recovery",
-    "_faults",
+    "_streams.running",
+    "_handler.device",
+    "_handler.step",
+    "_handler.worker",
+    "_handler.recovery",
+    "_handler.faults",
     "_core",
 ]
-LEAVES = {"_exceptions", "_stop", "_types"}
+LEAVES = {"_exceptions", "_streams.stop", "_types"}
+# Rooms of the way; the public ones (collate, cuda, cli, compat) stand beside it.
+ROOMS = ("_submit", "_handler", "_streams", "_many", "_watch")
 OPTIONAL = {"numpy", "torch", "uvloop", "cloudpickle", "tqdm", "rich"}
 ALLOWED_LAZILY = {
-    "numpy": {"_rows"},
-    "torch": {"_rows"},
-    "tqdm": {"_progress"},
-    "rich": {"_progress"},
+    "numpy": {"_handler.rows"},
+    "torch": {"_handler.rows"},
+    "tqdm": {"_many.progress"},
+    "rich": {"_many.progress"},
 }
 
 
@@ -55,9 +57,11 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
             elif isinstance(child, ast.Import):
                 yield from ((alias.name, eager) for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
-                base = ("carpool." if child.level else "") + (child.module or "")
-                yield base.rstrip("."), eager
-                yield from ((f"{base.rstrip('.')}.{alias.name}", eager) for alias in child.names)
+                home = ["carpool", *path.relative_to(HOME).parent.parts]
+                home = home[: len(home) + 1 - child.level] if child.level else []
+                base = ".".join([*home, *filter(None, [child.module])])
+                yield base, eager
+                yield from ((f"{base}.{alias.name}", eager) for alias in child.names)
             else:
                 yield from walk(
                     child,
@@ -68,29 +72,35 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
     yield from walk(ast.parse(path.read_text()), True)
 
 
+def called(path: Path) -> str:
+    """The module's name within carpool."""
+    return ".".join(path.relative_to(HOME).with_suffix("").parts)
+
+
+FILES = sorted(
+    [*HOME.glob("*.py"), *(path for room in ROOMS for path in HOME.glob(f"{room}/*.py"))]
+)
+MODULES = {called(path) for path in FILES} | {"_core"}
+
+
 def own(path: Path) -> set[str]:
     """The modules of ours that this one imports, lazily or not."""
-    modules = {file.stem for file in HOME.glob("*.py")} | {"_core"}
-    return {
-        name.split(".")[1]
-        for name, _ in imports(path)
-        if name.startswith("carpool.") and name.split(".")[1] in modules
-    }
-
-
-FILES = sorted(HOME.glob("*.py"), key=lambda path: path.stem)
+    found = (
+        name.removeprefix("carpool.") for name, _ in imports(path) if name.startswith("carpool.")
+    )
+    return {name for name in found if name in MODULES}
 
 
 def test_the_files_of_the_way_are_there() -> None:
-    stems = {path.stem for path in FILES}
-    assert {"__init__", "_decorator", "_batcher", "_worker", *LEAVES} <= stems
+    assert {"__init__", *ORDER, *LEAVES, "_handler.worker"} <= MODULES
     assert list(HOME.glob("_core*.so")) or list(HOME.glob("_core*.pyd"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=called)
 def test_dependencies_point_one_way(path: Path) -> None:
-    if path.stem in ORDER:
-        above = set(ORDER[: ORDER.index(path.stem)])
+    name = called(path)
+    if name in ORDER:
+        above = set(ORDER[: ORDER.index(name)])
     else:  # a module beside the way serves it and knows none of its stations
         above = {
             "__init__",
@@ -99,32 +109,35 @@ def test_dependencies_point_one_way(path: Path) -> None:
             "_batcher",
             "_control",
             "_station",
-            "_worker",
+            "_handler.worker",
         }
     assert not own(path) & above
-    if path.stem in LEAVES:
+    if name in LEAVES:
         assert own(path) == set()
 
 
 def test_there_is_no_circle() -> None:
-    edges = {path.stem: own(path) for path in FILES}
+    edges = {called(path): own(path) for path in FILES}
+    clear: set[str] = set()
 
-    def visit(stem: str, trail: tuple[str, ...]) -> None:
-        assert stem not in trail, " -> ".join([*trail, stem])
-        for other in edges.get(stem, ()):
-            visit(other, (*trail, stem))
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join([*trail, name])
+        if name not in clear:
+            for other in edges.get(name, ()):
+                visit(other, (*trail, name))
+            clear.add(name)
 
-    for stem in edges:
-        visit(stem, ())
+    for name in edges:
+        visit(name, ())
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=called)
 def test_optional_packages_are_imported_only_where_they_are_used(path: Path) -> None:
     for name, eager in imports(path):
         package = name.partition(".")[0]
         if package in OPTIONAL:
             assert not eager, f"{path.name} imports {name} while it is imported itself"
-            assert path.stem in ALLOWED_LAZILY.get(package, set()), f"{path.name} imports {name}"
+            assert called(path) in ALLOWED_LAZILY.get(package, set()), f"{path.name} imports {name}"
 
 
 COLLATE = sorted((HOME / "collate").glob("*.py"), key=lambda path: path.stem)
@@ -142,7 +155,7 @@ def test_what_leads_to_a_device_knows_no_batcher(path: Path) -> None:
 
 @pytest.mark.parametrize("path", COLLATE, ids=lambda path: path.stem)
 def test_collators_know_no_batcher(path: Path) -> None:
-    assert own(path) <= {"_core", "_exceptions", "_rows", "_types"}
+    assert own(path) <= {"_core", "_exceptions", "_handler.rows", "_types"}
     for name, eager in imports(path):
         if name.partition(".")[0] in OPTIONAL:
             assert path.stem == "_packages"

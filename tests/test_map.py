@@ -23,8 +23,8 @@ from carpool import (
     WouldDeadlock,
     batched,
 )
-from carpool._backoff import LONGEST_S, Pace, backoff, is_worth_another
-from carpool._pass import How, over
+from carpool._many.backoff import LONGEST_S, Pace, backoff, is_worth_another
+from carpool._many.sync_pass import How, over
 from gates import (
     Gate,
     batched_by,

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from carpool import BatcherClosed, BatcherDead, DeadlineExceeded, batched
-from carpool import _recovery as recovery
-from carpool._faults import is_lost, is_out_of_memory
+from carpool._handler import recovery
+from carpool._handler.faults import is_lost, is_out_of_memory
+from carpool._handler.recovery import Pauses, Verdict, pause_after, verdict
 from carpool._options import Options
-from carpool._recovery import Pauses, Verdict, pause_after, verdict
 from carpool.testing import ManualClock
 from gates import LIMIT, WAYS, Gate, auntil, batched_by, identity, in_thread, until
 

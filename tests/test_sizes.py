@@ -10,7 +10,7 @@ import pytest
 
 from carpool import Batcher, BatchLengthError, batched
 from carpool._options import Options
-from carpool._warmup import sizes_of
+from carpool._submit.warmup import sizes_of
 from gates import LIMIT, WAYS, Gate, in_thread
 
 SIZES = [1, 2, 4, 8]

@@ -659,12 +659,31 @@ def test_a_full_queue(run: Run) -> None:
 
 
 def test_waiting_for_itself_is_found_out(run: Run) -> None:
+    runs: list[list[int]] = []
+
     @batched
     def inner(items: list[int]) -> Iterator[list[Any]]:
-        yield [list(inner(1)) for _ in items]
+        runs.append(items)
+        yield [list(inner(2)) for _ in items]
 
     with pytest.raises(WouldDeadlock):
         list(inner(1))
+    assert inner.close(timeout=20)
+    assert runs == [[1]], "a stream whose reader may not wait is given up"
+
+    @batched
+    async def awaited(items: list[int]) -> AsyncIterator[list[Any]]:
+        runs.append(items)
+        async for step in awaited(4):
+            yield [step]
+
+    async def ask() -> None:
+        with pytest.raises(WouldDeadlock):
+            await awaited(3).__anext__()
+        assert await awaited.aclose(timeout=20)
+
+    run(ask())
+    assert runs == [[1], [3]]
 
     @batched
     async def on_loop(items: list[int]) -> AsyncIterator[list[int]]:

@@ -33,13 +33,13 @@ from ._exceptions import (
     WouldDeadlock,
 )
 from ._function import AsyncBatchedFunction, BatchedFunction
-from ._future import Future
-from ._progress import Progress
-from ._stats import Histogram, Stats
-from ._stop import STOP
-from ._stream import AsyncStream, Stream
-from ._streamed import AsyncStreamedFunction, StreamedFunction
-from ._timing import Timing, Trace
+from ._many.progress import Progress
+from ._streams.function import AsyncStreamedFunction, StreamedFunction
+from ._streams.readers import AsyncStream, Stream
+from ._streams.stop import STOP
+from ._submit.future import Future
+from ._watch.stats import Histogram, Stats
+from ._watch.timing import Timing, Trace
 
 __all__ = [
     "STOP",

@@ -6,19 +6,19 @@ import warnings
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ._calls import Calls
 from ._control import Lifecycle, set_done
 from ._core import Batch, Engine
 from ._options import NO_CALL_OPTIONS, Options, max_size, refuse_unknown, switch, timeout_ns
 from ._station import Station
-from ._terms import asks_of
+from ._submit.calls import Calls
+from ._submit.terms import asks_of
 from ._types import A, B, Overflow
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Hashable, Sequence
 
-    from ._timing import Trace
+    from ._watch.timing import Trace
 
 __all__ = ["Batcher"]
 

@@ -7,11 +7,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import _events
 from ._exceptions import WouldDeadlock
-from ._explain import explain
 from ._options import switch, timeout_ns
-from ._stats import Stats
+from ._watch import events
+from ._watch.explain import explain
+from ._watch.stats import Stats
 
 if TYPE_CHECKING:
     import asyncio
@@ -204,7 +204,7 @@ class Lifecycle:
     def _say_slow(self, engine: Engine, started: float) -> None:
         stats = Stats.from_core(engine.stats())
         seconds = time.monotonic() - started
-        _events.slow_close(self.name, seconds, stats.pending, stats.in_flight)
+        events.slow_close(self.name, seconds, stats.pending, stats.in_flight)
 
     def _join(self, end: int | None) -> None:
         """Waits for the worker threads, which have nothing left to do but to end."""

@@ -6,14 +6,14 @@ import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from . import _streamed as _streamed  # streaming functions are made by it
 from ._function import decorate
 from ._options import Options, refuse_unknown
+from ._streams import function as _streamed  # noqa: F401 (streaming functions are made by it)
 
 if TYPE_CHECKING:
     from ._signatures import Decorator
-    from ._timing import Trace
     from ._types import Collate, Entered, Executor, OnError, Overflow
+    from ._watch.timing import Trace
 
 __all__ = ["batched"]
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 
-from . import _events, _lifecycle
+from . import _lifecycle
 from ._core import run_errands
+from ._watch import events
 
 __all__ = ["start"]
 
@@ -33,4 +34,4 @@ def _run() -> None:
                 return
         except BaseException as error:
             # Something reached into the thread; what is left is told by the next round.
-            _events.worker_died(_NAME, error)
+            events.worker_died(_NAME, error)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from ._control import Lifecycle
 from ._core import Batch, Call, Engine
-from ._features import apart, together
-from ._future import Future
 from ._instances import Instances
-from ._map import Maps
+from ._many.map import Maps
+from ._many.sync_pass import Lot
 from ._options import CALL_OPTIONS, NO_CALL_OPTIONS, CallOptions, Options, cost_of, refuse_unknown
-from ._pass import Lot
 from ._plan import WRAPPED, Branch, Plan
+from ._submit.features import apart, together
+from ._submit.future import Future
+from ._submit.warmup import awarm, warm
 from ._types import P, R_co
-from ._warmup import awarm, warm
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from ._binding import Binding
     from ._core import Asks, Awaitable
-    from ._map import MapOptions
+    from ._handler.worker import Desk
+    from ._many.map import MapOptions
+    from ._submit.binding import Binding
     from ._types import A1
-    from ._worker import Desk
 
 __all__ = ["AsyncBatchedFunction", "BatchedFunction", "Decorated", "decorate"]
 

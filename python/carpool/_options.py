@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._types import Collate
 
 if TYPE_CHECKING:
-    from ._timing import Trace
+    from ._watch.timing import Trace
 
 __all__ = ["CallOptions", "Options"]
 

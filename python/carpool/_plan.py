@@ -8,12 +8,12 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ._binding import Binding
-from ._collated import collated
+from ._handler.collated import collated
+from ._handler.worker import Handler
 from ._options import NO_CALL_OPTIONS, CallOptions, Options
 from ._station import Station
-from ._terms import asks_of
-from ._worker import Handler
+from ._submit.binding import Binding
+from ._submit.terms import asks_of
 
 if TYPE_CHECKING:
     from ._core import Asks
@@ -58,9 +58,9 @@ class Plan:
         )
         if self.is_async:
             # Here and not at the first call, which a fork may meet half done. It brings asyncio.
-            from . import _step  # noqa: F401
+            from ._handler import step  # noqa: F401
         if self.streams:
-            from . import _streaming  # noqa: F401
+            from ._streams import running  # noqa: F401
         self.executor: str = options.executor or ("loop" if self.is_async else "thread")
         if self.is_async and self.executor == "caller":
             raise TypeError(
@@ -87,7 +87,7 @@ class Plan:
                 f"the handler is a plain `def`, with executor='thread'"
             )
         # Here and not at the first batch, which a fork may meet half done.
-        from . import _device  # noqa: F401
+        from ._handler import device  # noqa: F401
 
     def _check_stream(self) -> None:
         if self.executor == "caller":
@@ -151,7 +151,7 @@ class Plan:
         """A new handler of this batcher: what of it lives in a process, with nothing started."""
         function, collate = self.function, self.options.collate
         if self.options.device is not None:
-            from ._device import DeviceHandler
+            from ._handler.device import DeviceHandler
 
             return DeviceHandler(function, station, is_async=False)
         if collate is not None:
@@ -159,7 +159,7 @@ class Plan:
             function = collated(function, collate, is_async=self.is_async, sized=sized)
         kind: type[Handler] = Handler
         if self.streams:
-            from ._streaming import StreamingHandler as kind
+            from ._streams.running import StreamingHandler as kind
         return kind(function, station, is_async=self.is_async)
 
 

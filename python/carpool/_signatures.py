@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
     from ._core import Awaitable
     from ._function import AsyncBatchedFunction, BatchedFunction
-    from ._future import Future
-    from ._stop import Stop
-    from ._streamed import AsyncStreamedFunction, StreamedFunction
-    from ._timing import Trace
+    from ._streams.function import AsyncStreamedFunction, StreamedFunction
+    from ._streams.stop import Stop
+    from ._submit.future import Future
     from ._types import (
         A1,
         A2,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
         S_co,
         T,
     )
+    from ._watch.timing import Trace
 
     C_co = TypeVar("C_co", covariant=True)  # what the call itself gives
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import _inline, _lifecycle
 from ._core import Engine
-from ._recovery import Pauses
-from ._worker import open_engine
+from ._handler.recovery import Pauses
+from ._handler.worker import open_engine
 
 if TYPE_CHECKING:
     import threading

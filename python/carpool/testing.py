@@ -26,7 +26,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from . import _core, _inline, _lifecycle, _recovery
+from . import _core, _inline, _lifecycle
+from ._handler import recovery
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -94,7 +95,7 @@ def _tell(*, runs: bool) -> None:
         engines = _lifecycle.engines()
     for engine in engines:
         engine._clock_moved(runs)
-    _recovery.clock_moved()
+    recovery.clock_moved()
 
 
 def _nanos(name: str, value: float, unit: float) -> int:

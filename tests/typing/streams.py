@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING
 
 from carpool import STOP, AsyncStream, Stream, batched
-from carpool._stop import Stop
+from carpool._streams.stop import Stop
 
 if TYPE_CHECKING:
     from typing_extensions import assert_type

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from carpool._apass import aover
 from carpool._exceptions import BatcherClosed, SetupError, WouldDeadlock
-from carpool._pass import How, over
+from carpool._many.async_pass import aover
+from carpool._many.sync_pass import How, over
 
 from ._formats import Entry, Source, format_of
 from ._handlers import binder, load

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from carpool._exceptions import BatchLengthError
-from carpool._rows import rows as plain_rows
+from carpool._handler.rows import rows as plain_rows
 
 from ._tree import put_together
 

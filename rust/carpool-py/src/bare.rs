@@ -314,7 +314,7 @@ pub(crate) fn rows_of<'py>(
     count: usize,
     requests: usize,
 ) -> PyResult<Bound<'py, PyList>> {
-    let rows = py.import("carpool._rows")?.getattr("rows")?;
+    let rows = py.import("carpool._handler.rows")?.getattr("rows")?;
     Ok(rows
         .call1((results, count, &shared.name, requests))?
         .cast_into::<PyList>()?)

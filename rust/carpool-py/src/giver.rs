@@ -15,7 +15,11 @@ use crate::seat::{Watch, callback_waker, with_parker};
 fn stop(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static STOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let stop = guard::once(&STOP, py, || {
-        Ok::<_, PyErr>(py.import("carpool._stop")?.getattr("STOP")?.unbind())
+        Ok::<_, PyErr>(
+            py.import("carpool._streams.stop")?
+                .getattr("STOP")?
+                .unbind(),
+        )
     })?;
     Ok(stop.bind(py))
 }

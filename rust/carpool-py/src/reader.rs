@@ -195,6 +195,12 @@ impl Steps {
         found
     }
 
+    /// Who may not wait will never read on: the trace of the error refers to the stream, and would keep a request
+    /// that nobody wants.
+    fn unless_given_up(&self, may_wait: PyResult<()>) -> PyResult<()> {
+        may_wait.inspect_err(|_| self.give_up())
+    }
+
     fn give_up(&self) {
         if !self.ended.swap(true, Ordering::AcqRel) && self.is_ours() {
             let (_, payload) = self.ticket.cancel();
@@ -225,7 +231,7 @@ impl Steps {
             return self.look(py)?.shown(py);
         };
         if let Some(chain) = run::current(py) {
-            self.engine.check_chain(py, &chain)?;
+            self.unless_given_up(self.engine.check_chain(py, &chain))?;
         }
         let Some(port) = Port::current(py)? else {
             return Err(self.engine.no_loop());
@@ -238,7 +244,7 @@ impl Steps {
         let _inside = Inside::enter(py)?;
         let mut found = self.look(py)?;
         while matches!(found, Found::Nothing) {
-            self.engine.check_wait(py, "waiting for a step")?;
+            self.unless_given_up(self.engine.check_wait(py, "waiting for a step"))?;
             found = with_parker(|parker| {
                 let found = self.wait_for(py, Word::Thread(parker.waker().clone()))?;
                 if !matches!(found, Found::Nothing) {

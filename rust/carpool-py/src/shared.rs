@@ -113,7 +113,7 @@ impl Shared {
             return;
         }
         let dead = guard::insist(py, || {
-            let faults = py.import("carpool._faults")?;
+            let faults = py.import("carpool._handler.faults")?;
             faults.call_method1("cause_of_death", (&self.name, error))
         });
         if let Ok(dead) = dead.map(Bound::unbind) {

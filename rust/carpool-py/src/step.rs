@@ -1,7 +1,7 @@
 //! Running a batch right where a loop has pulled it: the handler is called, and an `async def` handler taken
 //! through its first step, without a Python frame of ours in between.
 //!
-//! That first step is taken in the name of a task that nobody has made yet (`carpool._step` says how).
+//! That first step is taken in the name of a task that nobody has made yet (`carpool._handler.step` says how).
 //! What cannot go this way (a `context=`, a `setup` still to come, a loop with a task factory, CPython 3.10,
 //! asyncio without its C part) goes through the handler's `run_on_loop`.
 
@@ -205,7 +205,7 @@ impl Kind {
             {
                 return Ok(None);
             }
-            let own = py.import("carpool._step")?;
+            let own = py.import("carpool._handler.step")?;
             let get = |of: &Bound<'_, PyModule>, name| of.getattr(name).map(Bound::unbind);
             Ok::<_, PyErr>(Some(Self {
                 class: get(&own, "HandlerTask")?,

@@ -31,7 +31,7 @@ impl Ticket {
     /// Says that an error reached nobody.
     pub(crate) fn say_lost(py: Python<'_>, engine: &Shared, error: &Bound<'_, PyAny>) {
         let say = || -> PyResult<()> {
-            let events = py.import("carpool._events")?;
+            let events = py.import("carpool._watch.events")?;
             events
                 .getattr(intern!(py, "lost_error"))?
                 .call1((&engine.name, error))?;

@@ -74,7 +74,7 @@ impl Shared {
         };
         let slow = self.core.slow();
         let say = || {
-            py.import("carpool._events")?
+            py.import("carpool._watch.events")?
                 .getattr("slow_handler")?
                 .call1((
                     &self.name,
@@ -130,7 +130,7 @@ impl Shared {
             return;
         };
         let call = || {
-            py.import("carpool._timing")?
+            py.import("carpool._watch.timing")?
                 .getattr(intern!(py, "tell"))?
                 .call1((hook, &self.name, outcome, batch, moments))?
                 .is_truthy()

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ._core import Asks
-from ._options import NOT_GIVEN, cost_of
+from carpool._core import Asks
+from carpool._options import NOT_GIVEN, cost_of
 
 if TYPE_CHECKING:
-    from ._binding import Binding
-    from ._options import CallOptions, Options
+    from carpool._options import CallOptions, Options
+
+    from .binding import Binding
 
 __all__ = ["asks_of"]
 

@@ -13,12 +13,14 @@ import contextlib
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
-from ._core import first_step
-from ._worker import complete, fail
+from carpool._core import first_step
+
+from .worker import complete, fail
 
 if TYPE_CHECKING:
-    from ._core import Batch
-    from ._worker import Handler
+    from carpool._core import Batch
+
+    from .worker import Handler
 
 __all__ = ["HandlerTask", "awaited", "go_on", "over"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from . import _events
-from ._exceptions import BatcherDead
+from carpool._exceptions import BatcherDead
+from carpool._watch import events
 
 __all__ = ["cause_of_death", "is_lost", "is_out_of_memory"]
 
@@ -60,7 +60,7 @@ def cause_of_death(name: str, error: BaseException) -> BatcherDead | None:
     """What the later callers of the batcher `name` get after `error`; None where it can go on."""
     if not is_lost(error):
         return None
-    _events.device_lost(name, error)
+    events.device_lost(name, error)
     dead = BatcherDead(
         f"{name}: its handler raised {type(error).__name__}, after which this process can use its device no "
         f"more; end the process and start another: {_first_line(error)}"

@@ -13,21 +13,25 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from . import _events, _faults, _lifecycle
-from ._collated import arguments_of
-from ._core import running
-from ._exceptions import SetupError
-from ._worker import Handler, complete, fail
-from .cuda import Ring, lanes_of
-from .cuda._graphs import Graphs
-from .cuda._nest import mapped
+from carpool import _lifecycle
+from carpool._core import running
+from carpool._exceptions import SetupError
+from carpool._watch import events
+from carpool.cuda import Ring, lanes_of
+from carpool.cuda._graphs import Graphs
+from carpool.cuda._nest import mapped
+
+from . import faults
+from .collated import arguments_of
+from .worker import Handler, complete, fail
 
 if TYPE_CHECKING:
-    from ._binding import Binding
-    from ._collated import Collated
-    from ._core import Batch, Engine
-    from ._station import Station
-    from ._worker import Desk
+    from carpool._core import Batch, Engine
+    from carpool._station import Station
+    from carpool._submit.binding import Binding
+
+    from .collated import Collated
+    from .worker import Desk
 
 __all__ = ["DeviceHandler"]
 
@@ -91,7 +95,7 @@ class DeviceHandler(Handler):
         try:
             desk.context.copy().run(self._launch, road, batch, (*bound, *positional), by_name)
         except BaseException as error:
-            if not (_faults.is_out_of_memory(error) and len(batch) > 1):
+            if not (faults.is_out_of_memory(error) and len(batch) > 1):
                 fail(batch, error)
                 return
             rest = batch._split(len(batch) // 2)
@@ -160,7 +164,7 @@ class DeviceHandler(Handler):
         try:
             road.ring.run(whole.made, work, deliver)
         except Exception as error:
-            if not whole.misfits or _faults.is_out_of_memory(error):
+            if not whole.misfits or faults.is_out_of_memory(error):
                 raise
             answer(whole.all_rows([error] * len(whole.left)), None)
 
@@ -178,7 +182,7 @@ class DeviceHandler(Handler):
         except Exception as cause:
             error = SetupError(f"{self.name}: {cause}")
             error.__cause__ = cause
-            _events.setup_failed(self.name, cause)
+            events.setup_failed(self.name, cause)
             engine.die(error)
             batch.fail(error)
             return None

@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from functools import partial
 from typing import Any
 
-from ._backoff import PACE, Pace
-from ._core import Port
-from ._pass import How, Lot, Reader
-from ._progress import bar
-from ._spans import Entry
+from carpool._core import Port
+
+from .backoff import PACE, Pace
+from .progress import bar
+from .spans import Entry
+from .sync_pass import How, Lot, Reader
 
 __all__ = ["aover"]
 

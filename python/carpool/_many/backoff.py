@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ._exceptions import BatcherClosed, RequestTooLarge, SetupError, WouldDeadlock
+from carpool._exceptions import BatcherClosed, RequestTooLarge, SetupError, WouldDeadlock
 
 __all__ = ["PACE", "Pace", "backoff", "is_worth_another"]
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ._core import current_batch
-from ._exceptions import BatchLengthError, CollateError
+from carpool._core import current_batch
+from carpool._exceptions import BatchLengthError, CollateError
 
 if TYPE_CHECKING:
-    from ._types import Collate
+    from carpool._types import Collate
 
 __all__ = ["Collated", "arguments_of", "collated"]
 

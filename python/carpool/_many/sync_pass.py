@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ._backoff import PACE, Pace
-from ._exceptions import BatchAbandoned
-from ._options import _choice as choice
-from ._options import _count as count
-from ._options import _milliseconds as milliseconds
-from ._options import switch
-from ._progress import Progress, bar
-from ._spans import Course, Entry
+from carpool._exceptions import BatchAbandoned
+from carpool._options import _choice as choice
+from carpool._options import _count as count
+from carpool._options import _milliseconds as milliseconds
+from carpool._options import switch
+
+from .backoff import PACE, Pace
+from .progress import Progress, bar
+from .spans import Course, Entry
 
 if TYPE_CHECKING:
-    from ._core import Asks, Engine
-    from ._options import Options
+    from carpool._core import Asks, Engine
+    from carpool._options import Options
 
 __all__ = ["ERRORS", "How", "Lot", "Reader", "over"]
 

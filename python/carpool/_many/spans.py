@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ._backoff import Pace, backoff, is_worth_another
+from .backoff import Pace, backoff, is_worth_another
 
 if TYPE_CHECKING:
-    from ._core import Window
+    from carpool._core import Window
 
 __all__ = ["Course", "Entry", "Submit"]
 

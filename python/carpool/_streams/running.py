@@ -13,16 +13,16 @@ from collections.abc import AsyncGenerator, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import _events
-from ._core import Giver, Port, running
-from ._exceptions import AlreadyAnswered, StreamStalled
-from ._worker import Handler, fail
+from carpool._core import Giver, Port, running
+from carpool._exceptions import AlreadyAnswered, StreamStalled
+from carpool._handler.worker import Handler, fail
+from carpool._watch import events
 
 if TYPE_CHECKING:
-    from ._binding import Binding
-    from ._core import Batch, Engine
-    from ._station import Station
-    from ._worker import Desk
+    from carpool._core import Batch, Engine
+    from carpool._handler.worker import Desk
+    from carpool._station import Station
+    from carpool._submit.binding import Binding
 
 __all__ = ["StreamingHandler"]
 
@@ -206,7 +206,7 @@ class StreamingHandler(Handler):
                 fail(batch, error)
                 return
         # On its way out: every caller has had its end.
-        _events.late_error(self.name, error)
+        events.late_error(self.name, error)
 
 
 async def _turning(generator: Generator[Any, Any, Any]) -> AsyncGenerator[Any, None]:

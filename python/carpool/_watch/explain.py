@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ._options import Options
-from ._stats import Histogram, Stats
+from carpool._options import Options
+
+from .stats import Histogram, Stats
 
 __all__ = ["explain"]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
-from ._function import STREAMED, Decorated
-from ._stream import AsyncStream, Stream
-from ._types import P, R_co
+from carpool._function import STREAMED, Decorated
+from carpool._types import P, R_co
+
+from .readers import AsyncStream, Stream
 
 __all__ = ["AsyncStreamedFunction", "StreamedFunction"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._exceptions import CollateError
+from carpool._exceptions import CollateError
 
 # Here and not at first use, which a fork may meet half done.
-from .collate import Stack
-from .collate._split import Splitting, is_array
-from .collate._tree import flatten
+from carpool.collate import Stack
+from carpool.collate._split import Splitting, is_array
+from carpool.collate._tree import flatten
 
 __all__ = ["apart", "together"]
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._backoff import Pace
-    from ._core import Engine
+    from carpool._core import Engine
+
+    from .backoff import Pace
 
 __all__ = ["Progress", "Shown", "bar"]
 

@@ -14,14 +14,16 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import _events, _faults
-from ._rows import rows
+from carpool._watch import events
+
+from . import faults
+from .rows import rows
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ._core import Batch
-    from ._options import Options
+    from carpool._core import Batch
+    from carpool._options import Options
 
     class Clock(Protocol):
         """What tells the time of a batcher."""
@@ -62,11 +64,11 @@ class Verdict(enum.Enum):
 
 def verdict(error: BaseException, size: int, tries: int, options: Options) -> Verdict:
     """What follows from `error`, raised by a run of `size` requests that have been tried again `tries` times."""
-    if not isinstance(error, Exception) or _faults.is_lost(error):
+    if not isinstance(error, Exception) or faults.is_lost(error):
         return Verdict.FAIL_ALL
     halves = options.on_error == "isolate" and size > 1
     # More of the same would not fit the second time either.
-    if halves and _faults.is_out_of_memory(error):
+    if halves and faults.is_out_of_memory(error):
         return Verdict.HALVE
     if tries < options.retries and isinstance(error, options.retry_on or ()):
         return Verdict.AGAIN
@@ -245,7 +247,7 @@ class Course:
         match verdict(error, size, part.tries, options):
             case Verdict.FAIL:
                 self._parts.pop()
-                if _faults.is_out_of_memory(error):
+                if faults.is_out_of_memory(error):
                     # Whoever keeps it must not keep the memory.
                     _free(error)
                 _fail(part.batch, error)
@@ -260,10 +262,10 @@ class Course:
                 part.due = now(self._station) + pause_after(part.tries, options)
                 part.tries += 1
             case Verdict.HALVE:
-                if _faults.is_out_of_memory(error):
+                if faults.is_out_of_memory(error):
                     self._most = (size + 1) // 2
                     most = part.batch._was_too_large()
-                    _events.out_of_memory(self._station.name, size, most)
+                    events.out_of_memory(self._station.name, size, most)
                 _free(error)
                 self._halve(part)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from . import _events
+from . import events
 
 __all__ = ["Outcome", "Timing", "Trace"]
 
@@ -88,7 +88,7 @@ def tell(
         size, reason = (None, None) if batch is None else batch
         hook(Trace(name, outcome, timing_of(moments), size, reason))
     except BaseException as error:
-        _events.hook_failed(name, error)
+        events.hook_failed(name, error)
         in_main_thread = threading.current_thread() is threading.main_thread()
         return isinstance(error, KeyboardInterrupt) and in_main_thread
     return False

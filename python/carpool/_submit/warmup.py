@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._core import Engine
-    from ._options import Options
+    from carpool._core import Engine
+    from carpool._options import Options
 
 __all__ = ["awarm", "sizes_of", "warm"]
 

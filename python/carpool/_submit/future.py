@@ -5,15 +5,15 @@ from __future__ import annotations
 import concurrent.futures
 from typing import TYPE_CHECKING, Any
 
-from ._core import Port
-from ._exceptions import BatchAbandoned
-from ._timing import Timing, timing_of
-from ._types import R
+from carpool._core import Port
+from carpool._exceptions import BatchAbandoned
+from carpool._types import R
+from carpool._watch.timing import Timing, timing_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from ._core import Ticket, Waiting
+    from carpool._core import Ticket, Waiting
 
     _Base = concurrent.futures.Future[R]
 else:

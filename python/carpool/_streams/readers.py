@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic
 
-from ._exceptions import BatchAbandoned
-from ._types import R_co
+from carpool._exceptions import BatchAbandoned
+from carpool._types import R_co
 
 if TYPE_CHECKING:
     import asyncio
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._core import Steps
+    from carpool._core import Steps
 
 __all__ = ["AsyncStream", "Stream"]
 
@@ -52,7 +52,7 @@ class Stream(_End, Generic[R_co]):
             StopIteration: the row is finished, or the stream was closed.
             StreamStalled: it left its buffer full for too long.
             DeadlineExceeded, BatcherClosed, BatchAbandoned: the request did not get so far.
-            WouldDeadlock: what would have to run is what waits here.
+            WouldDeadlock: what would have to run is what waits here; the request is given up.
             Exception: what the handler raised.
         """
         self._check_process()

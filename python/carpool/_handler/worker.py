@@ -15,18 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 # What the core imports by name at first need comes along: a fork that meets a first import half done leaves
 # the child with a lock that nobody lets go of.
-from . import _core, _errands, _events, _lifecycle, _rows  # noqa: F401
-from ._core import running
-from ._exceptions import HandlerError, SetupError
-from ._recovery import Course, checked
+from carpool import _core, _errands, _lifecycle  # noqa: F401
+from carpool._core import running
+from carpool._exceptions import HandlerError, SetupError
+from carpool._watch import events
+
+from . import rows  # noqa: F401
+from .recovery import Course, checked
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ._binding import Binding
-    from ._core import Batch, Engine, Worker
-    from ._station import Station
-    from ._step import Rest
+    from carpool._core import Batch, Engine, Worker
+    from carpool._station import Station
+    from carpool._submit.binding import Binding
+
+    from .step import Rest
 
 __all__ = ["Desk", "Handler", "start_workers"]
 
@@ -322,7 +326,7 @@ class Handler:
             except BaseException as cause:
                 error = SetupError(f"{self.name}: setup raised {type(cause).__name__}: {cause}")
                 error.__cause__ = cause
-                _events.setup_failed(self.name, cause)
+                events.setup_failed(self.name, cause)
                 engine.die(error)
                 batch.fail(error)
                 if isinstance(cause, KeyboardInterrupt):
@@ -381,7 +385,13 @@ def _of_handler(error: BaseException) -> BaseException:
     return BaseException.with_traceback(error, _beyond_here(error.__traceback__))
 
 
-_OURS = (__name__, "carpool._collated", "carpool._device", "carpool.cuda._ring", "carpool._step")
+_OURS = (
+    __name__,
+    "carpool._handler.collated",
+    "carpool._handler.device",
+    "carpool.cuda._ring",
+    "carpool._handler.step",
+)
 
 
 def _beyond_here(trace: TracebackType | None) -> TracebackType | None:
@@ -422,7 +432,7 @@ def _work(engine: Engine) -> None:
         except BaseException as error:
             # Not of the handler, whose errors are answers: something reached into the thread. The
             # batch in hand, if any, has been dropped, which failed its callers.
-            _events.worker_died(engine.name, error)
+            events.worker_died(engine.name, error)
             desk = Desk()
     with contextlib.suppress(Exception):
         desk.close()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Set
 from typing import Any
 
-from ._exceptions import BatchLengthError
+from carpool._exceptions import BatchLengthError
 
 __all__ = ["rows"]
 

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ._options import closest
+from carpool._options import closest
 
 __all__ = ["Binding"]
 

@@ -6,10 +6,11 @@ import operator
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
 
-from ._options import NOT_GIVEN, closest
-from ._pass import How, Lot, over
-from ._progress import Progress
-from ._types import A, R_co
+from carpool._options import NOT_GIVEN, closest
+from carpool._types import A, R_co
+
+from .progress import Progress
+from .sync_pass import How, Lot, over
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -124,13 +125,13 @@ class Maps(Generic[A, R_co]):
 
         def amap(self, *args: Any, **how: Any) -> AsyncGenerator[Any, None]:
             through, items = self._mapped(args, how)
-            from ._apass import aover
+            from .async_pass import aover
 
             return aover(through._lot(False), source_of(items), How(**how), length_of(items))
 
         def astarmap(self, *args: Any, **how: Any) -> AsyncGenerator[Any, None]:
             through, items = self._mapped(args, how)
-            from ._apass import aover
+            from .async_pass import aover
 
             return aover(through._lot(True), source_of(items), How(**how), length_of(items))
 

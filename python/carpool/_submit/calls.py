@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, cast
 
-from ._future import Future
-from ._map import Maps
-from ._options import CALL_OPTIONS, NO_CALL_OPTIONS, CallOptions, refuse_unknown
-from ._pass import Lot
-from ._terms import asks_of
-from ._types import A, B
+from carpool._many.map import Maps
+from carpool._many.sync_pass import Lot
+from carpool._options import CALL_OPTIONS, NO_CALL_OPTIONS, CallOptions, refuse_unknown
+from carpool._types import A, B
+
+from .future import Future
+from .terms import asks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from ._core import Asks, Awaitable
-    from ._station import Station
+    from carpool._core import Asks, Awaitable
+    from carpool._station import Station
 
 __all__ = ["Calls"]
 

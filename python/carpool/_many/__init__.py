@@ -1,0 +1,1 @@
+"""Whole data sets: `map`, `starmap` and the same for coroutines, in bounded memory."""

@@ -1,0 +1,1 @@
+"""What happened: figures, times, notable events, and what they say in plain sentences."""
