@@ -46,23 +46,37 @@ impl Dice {
 }
 
 const SIZE: usize = 32;
-/// Nanoseconds: of each run, and of each padded element.
-const RUN: u64 = 1_000_000;
+/// Nanoseconds of each padded element.
 const ELEMENT: u64 = 1_000;
 
-fn run_time(count: usize, longest: u64) -> u64 {
-    RUN + count as u64 * longest * ELEMENT
+/// What each batch takes besides its elements, in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+struct Handler(u64);
+
+const LIGHT: Handler = Handler(1_000_000);
+/// Its start takes as long as a fifth of the work on a full batch in order of arrival.
+const HEAVY: Handler = Handler(4_000_000);
+
+impl Handler {
+    fn run_time(self, count: usize, longest: u64) -> u64 {
+        self.0 + count as u64 * longest * ELEMENT
+    }
+
+    /// Requests per nanosecond in order of arrival, when there are always enough.
+    fn capacity(self) -> f64 {
+        let mut dice = Dice(1);
+        let batches = 2000;
+        let time: u64 = (0..batches)
+            .map(|_| (0..SIZE).map(|_| dice.length()).max().unwrap_or(0))
+            .map(|longest| self.run_time(SIZE, longest))
+            .sum();
+        (batches * SIZE) as f64 / time as f64
+    }
 }
 
-/// Requests per nanosecond that the handler does in order of arrival, when there are always enough.
-fn capacity() -> f64 {
-    let mut dice = Dice(1);
-    let batches = 2000;
-    let time: u64 = (0..batches)
-        .map(|_| (0..SIZE).map(|_| dice.length()).max().unwrap_or(0))
-        .map(|longest| run_time(SIZE, longest))
-        .sum();
-    (batches * SIZE) as f64 / time as f64
+/// Classes of lengths that never share a batch: each of lengths up to twice the shortest.
+fn class(length: u64) -> u64 {
+    u64::from(u64::BITS - length.leading_zeros())
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +113,7 @@ struct World {
 }
 
 impl World {
-    fn new(arrivals: Arrivals, seed: u64) -> Self {
+    fn new(handler: Handler, arrivals: Arrivals, seed: u64) -> Self {
         let mut dice = Dice(seed);
         let mut due = VecDeque::new();
         let (at_once, load) = match arrivals {
@@ -114,7 +128,7 @@ impl World {
                 };
             }
         };
-        let (gap, mut at) = (at_once as f64 / (capacity() * load), 0);
+        let (gap, mut at) = (at_once as f64 / (handler.capacity() * load), 0);
         while due.len() < REQUESTS {
             at += dice.gap(gap);
             due.extend((0..at_once).map(|_| (at, dice.length())));
@@ -135,8 +149,9 @@ impl World {
     }
 }
 
-fn play(limits: Limits, arrivals: Arrivals, seed: u64) -> Outcome {
-    let mut world = World::new(arrivals, seed);
+fn play(way: Way, handler: Handler, arrivals: Arrivals, seed: u64) -> Outcome {
+    let (limits, key) = (way.limits(), way.key());
+    let mut world = World::new(handler, arrivals, seed);
     let (batcher, time) = batcher(limits);
     let log = Log::default();
     let mut running: Option<(u64, Batch<Plain>)> = None;
@@ -157,6 +172,7 @@ fn play(limits: Limits, arrivals: Arrivals, seed: u64) -> Outcome {
             let (arrival, length) = world.due.pop_front().expect("just seen");
             let terms = Terms {
                 length,
+                key: key(length),
                 ..Terms::at(arrival)
             };
             batcher
@@ -173,7 +189,7 @@ fn play(limits: Limits, arrivals: Arrivals, seed: u64) -> Outcome {
                     useful += lengths.iter().sum::<u64>();
                     padded += batch.len() as u64 * longest;
                     batches += 1;
-                    running = Some((now + run_time(batch.len(), longest), batch));
+                    running = Some((now + handler.run_time(batch.len(), longest), batch));
                 }
                 Pulled::Wait(until) => timer = until,
                 Pulled::Closed => unreachable!("nobody closes it"),
@@ -199,95 +215,125 @@ fn play(limits: Limits, arrivals: Arrivals, seed: u64) -> Outcome {
     }
 }
 
-fn in_order() -> Limits {
-    Limits {
-        max_batch_size: SIZE,
-        wait: 5_000_000,
-        max_queue: 1_000_000,
-        slots: 1,
-        ..Limits::default()
-    }
-}
-
-fn sorting(age: u64) -> Limits {
-    Limits {
-        length_window: 8,
-        length_age: age,
-        ..in_order()
-    }
+/// Which requests share a batch.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    InOrder,
+    /// Those of similar length; for how long anybody may be passed over.
+    ByLength(u64),
+    /// Those of one class of lengths.
+    ByClass,
 }
 
 const AGE: u64 = 1_000_000_000;
+const BY_LENGTH: Way = Way::ByLength(AGE);
 
-/// Plays the same arrivals in order and sorted, with several seeds, and shows both.
-fn compare(arrivals: Arrivals) -> Vec<(Outcome, Outcome)> {
-    let seeds = 100..104;
-    let played: Vec<_> = seeds
-        .map(|seed| {
-            let in_order = play(in_order(), arrivals, seed);
-            (in_order, play(sorting(AGE), arrivals, seed))
-        })
+impl Way {
+    fn limits(self) -> Limits {
+        let in_order = Limits {
+            max_batch_size: SIZE,
+            wait: 5_000_000,
+            max_queue: 1_000_000,
+            slots: 1,
+            ..Limits::default()
+        };
+        match self {
+            Way::InOrder | Way::ByClass => in_order,
+            Way::ByLength(age) => Limits {
+                length_window: 8,
+                length_age: age,
+                ..in_order
+            },
+        }
+    }
+
+    fn key(self) -> fn(u64) -> u64 {
+        match self {
+            Way::ByClass => class,
+            _ => |_| 0,
+        }
+    }
+}
+
+/// Plays the same arrivals in each of three ways, with several seeds, and shows them all.
+fn compare(handler: Handler, arrivals: Arrivals) -> Vec<[Outcome; 3]> {
+    let ways = [Way::InOrder, BY_LENGTH, Way::ByClass];
+    let played: Vec<_> = (100..104)
+        .map(|seed| ways.map(|way| play(way, handler, arrivals, seed)))
         .collect();
-    let mean = |of: fn(&Outcome) -> f64, sorted: bool| {
-        let all = played
-            .iter()
-            .map(|(plain, by)| of(if sorted { by } else { plain }));
-        all.sum::<f64>() / played.len() as f64
-    };
-    for (how, sorted) in [("in order", false), ("length", true)] {
+    for (at, how) in ["in order", "length", "class"].into_iter().enumerate() {
+        let mean = |of: fn(&Outcome) -> f64| {
+            let all = played.iter().map(|ways| of(&ways[at]));
+            all.sum::<f64>() / played.len() as f64
+        };
         println!(
-            "{:24} {how:9} {:7.2} {:9.1} {:9.1} {:9.1} {:6.1} {:8.0}",
+            "{:2} {:20} {how:9} {:7.2} {:9.1} {:9.1} {:9.1} {:6.1} {:8.0}",
+            handler.0 / 1_000_000,
             format!("{arrivals:?}"),
-            mean(|of| of.padding, sorted),
-            mean(|of| of.p50, sorted),
-            mean(|of| of.p99, sorted),
-            mean(|of| of.worst, sorted),
-            mean(|of| of.size, sorted),
-            mean(|of| of.rate, sorted),
+            mean(|of| of.padding),
+            mean(|of| of.p50),
+            mean(|of| of.p99),
+            mean(|of| of.worst),
+            mean(|of| of.size),
+            mean(|of| of.rate),
         );
     }
     played
 }
 
+const CROWDS: [Arrivals; 6] = [
+    Arrivals::Bursts(128, 0.7),
+    Arrivals::Bursts(256, 0.7),
+    Arrivals::Bursts(256, 0.9),
+    Arrivals::Callers(128),
+    Arrivals::Callers(256),
+    Arrivals::Callers(512),
+];
+const ONE_BY_ONE: [Arrivals; 4] = [
+    Arrivals::Random(0.3),
+    Arrivals::Random(0.5),
+    Arrivals::Random(0.7),
+    Arrivals::Random(0.9),
+];
+
+/// Two fifths less padding, and the slowest are no slower.
+fn is_better(other: &Outcome, plain: &Outcome) -> bool {
+    other.padding <= 0.6 * plain.padding && other.p99 <= plain.p99
+}
+
 #[test]
 fn similar_lengths_save_two_fifths_of_the_padding_and_delay_nobody() {
     println!(
-        "log-normal lengths (median 60, sigma 1), at most {SIZE} requests and 1 + 0.001 × rows × longest ms a batch"
+        "log-normal lengths (median 60, sigma 1), at most {SIZE} requests and a + 0.001 × rows × longest ms a batch"
     );
     println!(
-        "arrivals                 batches   padding    p50 ms    p99 ms  worst ms   size  per s"
+        " a arrivals             batches   padding    p50 ms    p99 ms  worst ms   size  per s"
     );
-    // Where more wait than a batch takes, there is something to choose from.
-    for arrivals in [
-        Arrivals::Bursts(128, 0.7),
-        Arrivals::Bursts(256, 0.7),
-        Arrivals::Bursts(256, 0.9),
-        Arrivals::Callers(128),
-        Arrivals::Callers(256),
-        Arrivals::Callers(512),
-    ] {
-        for (plain, sorted) in compare(arrivals) {
-            assert!(
-                sorted.padding <= 0.6 * plain.padding,
-                "{arrivals:?}: {sorted:?} after {plain:?}"
-            );
-            assert!(
-                sorted.p99 <= plain.p99,
-                "{arrivals:?}: {sorted:?} after {plain:?}"
-            );
+    for arrivals in CROWDS {
+        // More wait than a batch takes: there is something to choose from.
+        for ways @ [plain, by_length, by_class] in compare(LIGHT, arrivals) {
+            assert!(is_better(&by_length, &plain), "{arrivals:?}: {ways:?}");
+            assert!(is_better(&by_class, &plain), "{arrivals:?}: {ways:?}");
         }
     }
-    // Where there is less, what is saved shortens the queue.
-    for arrivals in [
-        Arrivals::Random(0.5),
-        Arrivals::Random(0.7),
-        Arrivals::Random(0.9),
-    ] {
-        for (plain, sorted) in compare(arrivals) {
-            assert!(
-                sorted.padding <= plain.padding && sorted.p99 <= plain.p99,
-                "{arrivals:?}: {sorted:?} after {plain:?}"
-            );
+    for arrivals in ONE_BY_ONE {
+        for ways @ [plain, by_length, by_class] in compare(LIGHT, arrivals) {
+            // There is less of it, and what is saved shortens the queue.
+            let saved = by_length.padding <= plain.padding && by_length.p99 <= plain.p99;
+            assert!(saved, "{arrivals:?}: {ways:?}");
+            // Classes need no choice: each waits for its own company.
+            assert!(is_better(&by_class, &plain), "{arrivals:?}: {ways:?}");
+        }
+    }
+}
+
+/// Classes make smaller batches. Where each costs a good deal for being one they save as much padding, but a
+/// light load waits longer for its answers.
+#[test]
+fn where_batches_cost_more_classes_save_as_much_padding() {
+    for arrivals in CROWDS.into_iter().chain(ONE_BY_ONE) {
+        for ways @ [plain, _, by_class] in compare(HEAVY, arrivals) {
+            assert!(by_class.padding <= 0.6 * plain.padding, "{ways:?}");
         }
     }
 }
@@ -296,7 +342,8 @@ fn similar_lengths_save_two_fifths_of_the_padding_and_delay_nobody() {
 #[test]
 fn without_patience_nothing_changes() {
     for arrivals in [Arrivals::Bursts(256, 0.9), Arrivals::Callers(128)] {
-        let (plain, sorted) = (play(in_order(), arrivals, 7), play(sorting(0), arrivals, 7));
+        let plain = play(Way::InOrder, LIGHT, arrivals, 7);
+        let sorted = play(Way::ByLength(0), LIGHT, arrivals, 7);
         assert_eq!(format!("{plain:?}"), format!("{sorted:?}"));
     }
 }
@@ -305,11 +352,12 @@ fn without_patience_nothing_changes() {
 #[test]
 fn patience_buys_padding() {
     let padding = |age_ms: u64| {
-        let of = play(sorting(age_ms * 1_000_000), Arrivals::Callers(256), 7);
+        let way = Way::ByLength(age_ms * 1_000_000);
+        let of = play(way, LIGHT, Arrivals::Callers(256), 7);
         (of.padding, of.worst)
     };
     let (impatient, some, patient) = (padding(10), padding(40), padding(1000));
     assert!(patient.0 < some.0 && some.0 < impatient.0, "{some:?}");
-    let plain = play(in_order(), Arrivals::Callers(256), 7);
+    let plain = play(Way::InOrder, LIGHT, Arrivals::Callers(256), 7);
     assert!(impatient.0 <= plain.padding);
 }
