@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import array
 import pickle
-from collections import namedtuple
+from collections import UserDict, namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,23 @@ def test_nesting_stays() -> None:
     assert made["b"].label.tolist() == [0, 1, 2]
 
 
+class Doubled(namedtuple("Doubled", "one other")):
+    """Made of one value."""
+
+    __slots__ = ()
+
+    def __new__(cls, value: Any) -> Doubled:
+        return super().__new__(cls, value, value)
+
+
+def test_named_tuples_that_are_made_otherwise() -> None:
+    stack = Stack()
+    for _ in range(3):
+        made = stack.collate([Doubled(1), Doubled(2)])
+        assert type(made) is Doubled
+        assert made.one.tolist() == made.other.tolist() == [1, 2]
+
+
 def test_the_order_of_keys_is_no_difference() -> None:
     made = Stack().collate([{"a": 1, "b": 2}, {"b": 4, "a": 3}])
     assert list(made) == ["a", "b"]
@@ -198,6 +216,65 @@ def test_what_is_no_row_says_why(item: Any, said: str) -> None:
     found = misfits(Stack(), [item, np.array([1, 2]), np.array([3, 4])])
     assert list(found) == [0]
     assert said in found[0]
+
+
+class Unreadable:
+    """Offers DLPack, and breaks."""
+
+    def __dlpack_device__(self) -> Any:
+        raise KeyError("no device")
+
+    def __dlpack__(self, **asked: Any) -> Any:
+        raise KeyError("nothing")
+
+
+class Closed(UserDict[str, Any]):
+    def items(self) -> Any:
+        raise OSError("closed")
+
+
+def _released() -> memoryview:
+    view = memoryview(b"ab")
+    view.release()
+    return view
+
+
+def _endless(item: Any, put: Callable[[Any], None]) -> Any:
+    put(item)
+    return item
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (_released, "a memoryview cannot be read: ValueError: operation forbidden"),
+        (Unreadable, "a Unreadable cannot be read: KeyError: 'no device'"),
+        (lambda: _endless(found := [], found.append), "a list cannot be read: RecursionError"),
+    ],
+)
+def test_a_leaf_that_breaks_when_it_is_read_is_out_alone(make: Any, said: str) -> None:
+    stack = Stack()
+    for _ in range(3):
+        found = misfits(stack, [{"x": b"cd"}, {"x": make()}, {"x": b"ef"}])
+        assert list(found) == [1]
+        assert found[1].startswith(f"x: {said}")
+        assert stack.collate([{"x": b"cd"}, {"x": b"ef"}])["x"].shape == (2, 2)
+
+
+def test_an_item_that_cannot_be_looked_into_is_out_alone() -> None:
+    endless: dict[str, Any] = {}
+    endless["x"] = endless
+    items: list[Any] = [{"x": 1}, Closed(x=2), endless, {"x": 3}]
+    found = misfits(Stack(), items)
+    assert list(found) == [1, 2]
+    assert found[1] == "the item cannot be looked into: OSError: closed"
+    assert "RecursionError" in found[2]
+    with pytest.raises(CollateError) as caught:
+        Stack().collate([Closed(x=1)])
+    cause = caught.value.misfits[0].__cause__
+    assert isinstance(cause, OSError)
+    # It would lead to all items of the batch.
+    assert cause.__traceback__ is None
 
 
 def test_an_empty_list_has_any_dtype() -> None:

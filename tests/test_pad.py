@@ -85,6 +85,23 @@ def test_values_by_key_and_nested_keys() -> None:
     assert made["n"].tolist() == [1, 2]
 
 
+def test_keys_that_are_no_strings() -> None:
+    for _ in range(2):
+        made = Pad({1: 7, 2: 8}, axis={1: 0, "2": 0}).collate([{1: A, 2: B}, {1: B, 2: A}])  # type: ignore[dict-item]
+        assert made[1].tolist() == [[1, 2, 3], [4, 7, 7]]
+        assert made[2].tolist() == [[4, 8, 8], [1, 2, 3]]
+    assert Pad({0: 7, "1": 8}).collate([(A, B), (B, A)])[1].tolist() == [[4, 8, 8], [1, 2, 3]]  # type: ignore[dict-item]
+
+
+def test_if_nobody_fits_each_hears_why() -> None:
+    for options in ({}, {"axis": 0}, {"axis": {"x": -1}}, {"max_length": 2}):
+        with pytest.raises(CollateError) as caught:
+            Pad(0, **options).collate([{"x": "a"}, {"x": None}])
+        said = {at: str(error) for at, error in caught.value.misfits.items()}
+        assert said[0].startswith("x: a str is no array")
+        assert said[1].startswith("x: a NoneType is no array")
+
+
 def test_a_missing_value_is_told_at_the_first_batch() -> None:
     with pytest.raises(CollateError, match=r"c: there is no pad value for this key") as caught:
         Pad({"a": 0}).collate([{"a": A, "c": A}])
@@ -173,6 +190,8 @@ def test_empty_rows() -> None:
         ({"axis": {"x": None}}, "axis must name an axis"),
         ({"mask": 3}, "mask must be the name of a key"),
         ({"mask": "m", "lengths": "m"}, "both called 'm'"),
+        ({"unpad": 3}, "unpad must be True, False or names of heads"),
+        ({"unpad": ["x", 3]}, "unpad must be True, False or names of heads"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], said: str) -> None:

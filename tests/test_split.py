@@ -44,6 +44,55 @@ def test_rows_are_copies_unless_views_are_asked_for() -> None:
     assert kept.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.array(["a", {"b": 1}], object),
+        np.array([["a", 1], [None, 2]], object),
+        np.array(["a", "b"]),
+        np.array([(1, 2.0), (3, 4.0)], dtype=[("a", "i4"), ("b", "f8")]),
+        np.zeros(2, "V3"),
+        np.ma.masked_array([[1, 2], [3, 4]], [[True, False], [False, True]]),
+    ],
+    ids=lambda out: str(out.dtype),
+)
+def test_arrays_of_whatever_there_is(out: Any) -> None:
+    rows = Stack().split({"x": out}, 2)
+    for at, row in enumerate(rows):
+        assert str(row["x"]) == str(out[at])
+        if isinstance(row["x"], (np.ndarray, np.void)):
+            assert not np.shares_memory(row["x"], out)
+
+
+def test_strings_of_any_length() -> None:
+    kind = getattr(np.dtypes, "StringDType", None)
+    if kind is None:
+        pytest.skip("numpy 1 has none")
+    assert Stack().split(np.array(["a", "bc"], dtype=kind()), 2) == ["a", "bc"]
+
+
+def test_a_list_of_parts_of_an_array_does_not_keep_it() -> None:
+    out = np.arange(6).reshape(3, 2)
+    for collator in (Stack(), Lists(), Pad(0), Ragged()):
+        rows = collator.split({"x": list(out), "y": [1, 2, 3]}, 3)
+        assert not any(np.shares_memory(row["x"], out) for row in rows)
+        assert [row["x"].tolist() for row in rows] == out.tolist()
+    own = [row.copy() for row in out]
+    assert all(one is other for one, other in zip(Stack().split(own, 3), own, strict=True))
+    assert all(np.shares_memory(row, out) for row in Stack(views=True).split(list(out), 3))
+
+
+def test_rows_of_tensors_keep_neither_the_output_nor_its_graph() -> None:
+    torch = pytest.importorskip("torch")
+    out = torch.ones(4, 100, requires_grad=True) * 2
+    for made in (out, list(out), out.detach(), list(out.detach())):
+        rows = Stack().split(made, 4)
+        assert [row.untyped_storage().nbytes() for row in rows] == [400] * 4
+        assert not any(row.requires_grad for row in rows)
+    own = [torch.ones(2), torch.eye(2).to_sparse()]
+    assert all(one is other for one, other in zip(Stack().split(own, 2), own, strict=True))
+
+
 def test_a_list_is_rows_or_by_choice_heads() -> None:
     heads = [np.arange(2), np.arange(2) * 10]
     assert [row.tolist() for row in Stack().split(heads, 2)] == [[0, 1], [0, 10]]
@@ -105,6 +154,14 @@ def test_several_axes_are_cut() -> None:
     items = [np.ones((2, 3)), np.ones((4, 1))]
     batch = pad.collate(items)
     assert [row.shape for row in pad.split(batch, 2, batch)] == [(2, 3), (4, 1)]
+
+
+def test_rows_beyond_the_items_are_cut_to_nothing() -> None:
+    for axes, kept in ((None, (2,)), ((0, 1), (2, 3))):
+        pad = Pad(0, axis=axes, unpad=True)
+        batch = pad.collate([np.ones(kept)], size=3)
+        rows = pad.split(batch, 3, batch)
+        assert [row.shape for row in rows] == [kept, *[(0,) * len(kept)] * 2]
 
 
 def test_what_cannot_be_cut_says_so() -> None:

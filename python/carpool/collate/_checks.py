@@ -13,6 +13,7 @@ __all__ = [
     "check_switch",
     "checked_axes",
     "checked_buckets",
+    "checked_names",
     "checked_size",
 ]
 
@@ -69,10 +70,19 @@ def checked_buckets(value: Any) -> tuple[int, ...]:
     return tuple(sorted(set(value)))
 
 
+def checked_names(name: str, value: Any) -> bool | tuple[str, ...]:
+    """True, False, or names of heads."""
+    if isinstance(value, (bool, str)):
+        return value if isinstance(value, bool) else (value,)
+    if not isinstance(value, Sequence) or not all(isinstance(one, str) for one in value):
+        raise TypeError(f"{name} must be True, False or names of heads, not {value!r}")
+    return tuple(value)
+
+
 def checked_axes(value: Any) -> Any:
     """None, a tuple of axes, or a dict of such by key."""
     if isinstance(value, Mapping):
-        made = {key: checked_axes(one) for key, one in value.items()}
+        made = {str(key): checked_axes(one) for key, one in value.items()}
         if None in made.values():
             raise TypeError(f"axis must name an axis for each of its keys, not {value!r}")
         return made

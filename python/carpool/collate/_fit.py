@@ -53,32 +53,58 @@ class Columns:
         self.items = items
         self.misfits: dict[int, CollateError] = {}
         self.columns: list[Column] = []
-        flat = [flatten(item) for item in items]
-        forms = [structure_of(*one) for one in flat]
-        form = _most(forms)
-        for at, (leaves, containers) in enumerate(flat):
-            if forms[at] != form:
-                first = flat[forms.index(form)]
-                self.put_out(at, _difference(leaves, containers, *first))
+        self.like: Any = None
+        flat = {at: one for at in range(len(items)) if (one := self._flat(at)) is not None}
+        forms = {at: structure_of(*one) for at, one in flat.items()}
+        if not forms:
+            return
+        form = _most(list(forms.values()))
         # Any item of the form will do; the first one tells the order of keys.
-        self.like = items[forms.index(form)]
-        fitting = [at for at in range(len(items)) if at not in self.misfits]
-        for path in flat[forms.index(form)][0]:
-            column: dict[int, Leaf] = {}
-            for at in fitting:
-                try:
-                    column[at] = read(flat[at][0][path])
-                except Unfit as error:
-                    self.put_out(at, f"{described(path)}: {error}")
+        first = next(at for at in forms if forms[at] == form)
+        self.like = items[first]
+        for at in forms:
+            if forms[at] != form:
+                self.put_out(at, _difference(*flat[at], *flat[first]))
+        fitting = [at for at in forms if at not in self.misfits]
+        for path in flat[first][0]:
+            read = {at: self._read(at, path, flat[at][0][path]) for at in fitting}
+            column = {at: leaf for at, leaf in read.items() if leaf is not None}
             self.columns.append(Column(path, column))
         self._drop()
         for made in self.columns:
             self._agree(made)
 
-    def put_out(self, at: int, text: str) -> None:
+    def _flat(self, at: int) -> tuple[dict[Path, Any], dict[Path, Any]] | None:
+        """The leaves and containers of one item; None where it cannot be looked into, and is out."""
+        try:
+            return flatten(self.items[at])
+        except MemoryError:
+            raise
+        except Exception as error:
+            self.put_out(at, f"the item cannot be looked into: {_told(error)}", error)
+            return None
+
+    def _read(self, at: int, path: Path, value: Any) -> Leaf | None:
+        """One leaf of one item; None where nothing can be made of it, and the item is out."""
+        try:
+            return read(value)
+        except Unfit as error:
+            self.put_out(at, f"{described(path)}: {error}")
+        except (ImportError, MemoryError):
+            # It is not the item that is wrong.
+            raise
+        except Exception as error:
+            text = f"{described(path)}: a {type(value).__name__} cannot be read: {_told(error)}"
+            self.put_out(at, text, error)
+        return None
+
+    def put_out(self, at: int, text: str, cause: Exception | None = None) -> None:
         """One item does not fit."""
         if at not in self.misfits:
-            self.misfits[at] = CollateError(text)
+            self.misfits[at] = error = CollateError(text)
+            if cause is not None:
+                # Its trace leads to all items of the batch.
+                error.__cause__ = cause.with_traceback(None)
 
     def put_all_out(self, text: str) -> NoReturn:
         """None fits: it is the collator that is wrong."""
@@ -145,6 +171,14 @@ class Columns:
         count = len(self.misfits)
         others = f" (and {count - 1} more)" if count > 1 else ""
         raise CollateError(f"item {first}: {self.misfits[first]}{others}", misfits=self.misfits)
+
+
+def _told(error: Exception) -> str:
+    """An error of an item's own, whose text may be another one."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 def _most(answers: list[Any]) -> Any:

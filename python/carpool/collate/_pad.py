@@ -15,6 +15,7 @@ from ._checks import (
     check_name,
     checked_axes,
     checked_buckets,
+    checked_names,
     checked_size,
 )
 from ._collator import Collator, Fill, fast, stacked
@@ -111,20 +112,16 @@ class Pad(Collator):
             raise ValueError("the width is one of buckets, or a multiple_of: give one of them")
         if truncate is not None and longest is None:
             raise ValueError(f"truncate={truncate!r} cuts to max_length: give that, too")
-        self._value = dict(value) if isinstance(value, Mapping) else value
+        self._value: Any = value
+        if isinstance(value, Mapping):
+            self._value = {name_of((key,)): one for key, one in value.items()}
         self._side = side
         self._axes = checked_axes(axis)
         self._widths = Widths(multiple or 1, longest, checked_buckets(buckets), truncate)
         self._mask = mask
         self._mask_dtype = _dtype_name(mask_dtype)
         self._lengths = lengths
-        self._unpad: bool | tuple[str, ...] = (
-            unpad
-            if isinstance(unpad, bool)
-            else (unpad,)
-            if isinstance(unpad, str)
-            else tuple(unpad)
-        )
+        self._unpad = checked_names("unpad", unpad)
         self._wants_notes = bool(self._unpad)
         self._fast = fast(
             "pad",
@@ -140,6 +137,8 @@ class Pad(Collator):
 
     def _fit(self, columns: Columns) -> None:
         for column in columns.columns:
+            if not column.leaves:
+                continue
             axes = self._axes_of(columns, column)
             if axes is not None:
                 fixed = [axis for axis in range(column.rank) if axis not in axes]
@@ -345,7 +344,9 @@ class Pad(Collator):
                 f"with {', '.join(f'{width} along axis {1 + axis}' for axis, width in expected.items())} are needed"
             )
         rows = []
-        for row, kept in zip(array, padded.lengths, strict=False):
+        # Rows beyond the items are nobody's.
+        lengths = [*padded.lengths, *[(0,) * len(padded.axes)] * (n - len(padded.lengths))]
+        for row, kept in zip(array, lengths, strict=True):
             where: list[slice] = [slice(None)] * row.ndim
             for axis, width, length in zip(padded.axes, padded.widths, kept, strict=True):
                 where[axis] = _part(width, length, self._side == "left")

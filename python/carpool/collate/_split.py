@@ -47,7 +47,8 @@ class Splitting(NamedTuple):
             return self._of_array(output, n, path) if made is None else made
         heads = self._heads(output)
         if heads is None:
-            return plain_rows(output, n, _named(path))
+            rows = plain_rows(output, n, _named(path))
+            return rows if self.views else [_own(row) for row in rows]
         kind, parts = heads
         if not parts:
             raise BatchLengthError(f"{_named(path)}: the handler returned an empty {kind.__name__}")
@@ -87,18 +88,36 @@ class Splitting(NamedTuple):
     def own(self, array: Any) -> list[Any]:
         """The rows of an array or tensor: copies, which do not keep the batch alive, or views."""
         if hasattr(array, "unbind"):
-            rows = array.unbind(0)
-            return list(rows) if self.views else [row.clone() for row in rows]
-        return list(array) if self.views else [self.apart(row) for row in array]
+            if self.views:
+                return list(array.unbind(0))
+            # What a graph of gradients keeps, is more than the batch.
+            return [row.clone() for row in array.detach().unbind(0)]
+        return list(array) if self.views else [_copied(row) for row in array]
 
     def apart(self, row: Any) -> Any:
         """One row, in memory of its own unless views are wished for."""
         if self.views:
             return row
-        if hasattr(row, "clone"):
-            return row.clone()
-        # Rows of a flat array are scalars already, but for records, which are views.
-        return row.copy() if row.ndim or row.dtype.names else row
+        return row.detach().clone() if hasattr(row, "clone") else _copied(row)
+
+
+def _copied(row: Any) -> Any:
+    """A row of an array, apart from it."""
+    # Rows of a flat array are scalars or objects already, but for records, which are views.
+    numpy = sys.modules["numpy"]
+    return row.copy() if isinstance(row, (numpy.ndarray, numpy.void)) else row
+
+
+def _own(row: Any) -> Any:
+    """A row that came in a list: copied where it is a part of something larger, which it would keep."""
+    if not is_array(row):
+        return row
+    if not hasattr(row, "untyped_storage"):
+        return row if row.base is None else row.copy()
+    if row.layout is not sys.modules["torch"].strided:
+        return row
+    is_part = row.untyped_storage().nbytes() > row.nbytes
+    return row.detach().clone() if is_part or row.requires_grad else row
 
 
 def is_array(value: Any) -> bool:

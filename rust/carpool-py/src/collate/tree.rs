@@ -109,7 +109,10 @@ impl Tree {
                 dict.into_any()
             }
             Self::Tuple(children) => put_all(py, children, leaves)?.into_any(),
-            Self::Named(class, children) => class.bind(py).call1(put_all(py, children, leaves)?)?,
+            // Not by calling the class, whose `__new__` may take something else.
+            Self::Named(class, children) => class
+                .bind(py)
+                .call_method1("_make", (put_all(py, children, leaves)?,))?,
             Self::Fields(class, children) => {
                 let values = PyDict::new(py);
                 for (name, child) in children {
