@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import pickle
 import sys
@@ -265,6 +266,50 @@ def test_a_method_through_its_class(run: Callable[..., Any]) -> None:
         method: Any = Model.times
         assert await method(Model(3), 4) == 12
         assert await Derived(5).twice(2) == 20
+
+    run(main())
+
+
+def test_class_methods_and_static_methods(run: Callable[..., Any]) -> None:
+    class Some:
+        @classmethod
+        @batch(max_batch_size=2, batch_wait_timeout_s=NEVER_S)
+        async def of_class(cls, items: list[int]) -> list[Any]:
+            return [(cls, item) for item in items]
+
+        @staticmethod
+        @batch(max_batch_size=2, batch_wait_timeout_s=NEVER_S)
+        async def free(items: list[Any]) -> list[Any]:
+            return items
+
+    class Derived(Some):
+        pass
+
+    async def main() -> None:
+        some: Any = Some()
+        assert await asyncio.gather(some.of_class(1), Some.of_class(2)) == [(Some, 1), (Some, 2)]
+        # What CPython 3.13 makes of it: no binding in between.
+        held: Any = vars(Some)["of_class"].__func__
+        calls = [types.MethodType(held, Derived)(n) for n in range(2)]
+        assert await asyncio.gather(*calls) == [(Derived, 0), (Derived, 1)]
+        # An item that is an instance itself is an item all the same.
+        assert await asyncio.gather(some.free(some), Some.free(2)) == [some, 2]
+
+    run(main())
+
+
+def test_what_has_no_name(run: Callable[..., Any]) -> None:
+    async def echo(factor: int, items: list[int]) -> list[int]:
+        return [item * factor for item in items]
+
+    class Callee:
+        async def __call__(self, items: list[int]) -> list[int]:
+            return items
+
+    async def main() -> None:
+        decorate: Any = batch(max_batch_size=1)
+        assert await decorate(functools.partial(echo, 3))(2) == 6
+        assert await decorate(Callee())(2) == 2
 
     run(main())
 
@@ -623,6 +668,18 @@ def test_the_rest_is_ray_s(monkeypatch: pytest.MonkeyPatch) -> None:
         _ = serve.run
 
 
+def test_looking_the_module_over_imports_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    package, rest = types.ModuleType("ray"), types.ModuleType("ray.serve")
+    vars(package)["serve"], vars(rest)["_run"] = rest, (run := object())
+    monkeypatch.setitem(sys.modules, "ray", package)
+    monkeypatch.delitem(sys.modules, "ray.serve", raising=False)
+    for name in ("_run", "_pytestfixturefunction", "__wrapped__"):
+        assert not hasattr(serve, name)
+    # What a program that has loaded Ray asks for is Ray's own, all the same.
+    monkeypatch.setitem(sys.modules, "ray.serve", rest)
+    assert serve._run is run
+
+
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 @pytest.mark.timeout(180)
 def test_inside_a_deployment() -> None:
@@ -655,6 +712,13 @@ def test_inside_a_deployment() -> None:
             async for step in self.steps(item):
                 yield step
 
+        async def whole(self, item: int) -> Any:
+            return self.steps(item)
+
+        def resize(self, size: int) -> int:
+            self.handle.set_max_batch_size(size)
+            return self.handle._get_max_batch_size()  # type: ignore[no-any-return]
+
         def seen(self) -> list[Any]:
             return self.batches
 
@@ -671,7 +735,18 @@ def test_inside_a_deployment() -> None:
             ("b", 1),
         }
         assert max(len(items) for _, items in seen) > 1
-        streams = [handle.options(stream=True).stream.remote(10 * n) for n in range(2)]
-        assert [list(stream) for stream in streams] == [[0, 1, 2], [10, 11, 12]]
+        for name in ("stream", "whole"):
+            ask = getattr(handle.options(stream=True), name).remote
+            assert [list(stream) for stream in [ask(10 * n) for n in range(2)]] == [
+                [0, 1, 2],
+                [10, 11, 12],
+            ]
+        # The batched method itself, as in the tutorial.
+        direct = [handle.handle.remote(n) for n in range(4)]
+        assert [answer.result() for answer in direct] == [0, 2, 4, 6]
+        assert handle.seen.remote().result()[-1] == ("", [0, 1, 2, 3])
+        assert handle.resize.remote(1).result() == 1
+        assert [answer.result() for answer in [handle.handle.remote(n) for n in range(2)]] == [0, 2]
+        assert [items for _, items in handle.seen.remote().result()[-2:]] == [[0], [1]]
     finally:
         serve.shutdown()

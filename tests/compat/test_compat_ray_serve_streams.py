@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,52 @@ def test_the_bare_decorator(run: Callable[..., Any]) -> None:
 
     async def main() -> None:
         assert await all_of(twice(7)) == [7, 7]
+
+    run(main())
+
+
+def test_what_ray_serve_looks_for_in_a_stream(run: Callable[..., Any]) -> None:
+    """A deployment may return the stream of a batched method: Ray takes nothing but async generators."""
+
+    async def main() -> None:
+        for stream in (counting(1, max_batch_size=1)(1, 2), Talker("hello").talk("a")):
+            assert inspect.isasyncgen(stream)
+            await stream.aclose()
+
+    run(main())
+
+
+def test_a_request_is_on_its_way_before_the_first_step_is_asked_for(
+    run: Callable[..., Any],
+) -> None:
+    async def main() -> None:
+        count = counting(1)
+        streams = [count(1, 2), count(3, 4)]
+        await auntil(lambda: count._free.stats.submitted == 2 and not count._free.stats.pending)
+        assert await asyncio.gather(*map(all_of, streams)) == [[(0, 1, 2)], [(0, 3, 4)]]
+
+    run(main())
+
+
+def test_a_stream_thrown_into_frees_its_place(run: Callable[..., Any]) -> None:
+    """As Ray does when a client goes away."""
+
+    async def main() -> None:
+        stopped = asyncio.Event()
+
+        @batch(max_batch_size=1)
+        async def endless(items: list[int]) -> AsyncIterator[list[int]]:
+            try:
+                while True:
+                    yield items
+            finally:
+                stopped.set()
+
+        stream = endless(1)
+        assert await anext(stream) == 1
+        with pytest.raises(asyncio.CancelledError):
+            await stream.athrow(asyncio.CancelledError())
+        await asyncio.wait_for(stopped.wait(), 20)
 
     run(main())
 
@@ -182,8 +229,7 @@ def test_an_error_before_the_first_step(run: Callable[..., Any]) -> None:
 def test_a_cancelled_reader_that_waits_for_its_batch(run: Callable[..., Any]) -> None:
     async def main() -> None:
         count = counting(3)
-        lonely = asyncio.create_task(count(1, 2).__anext__())
-        await asyncio.sleep(0)  # by now it waits
+        lonely = asyncio.create_task(all_of(count(1, 2)))
         await auntil(lambda: count._free.stats.pending == 1)
         lonely.cancel()
         with pytest.raises(asyncio.CancelledError):

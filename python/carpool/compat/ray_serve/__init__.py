@@ -5,6 +5,7 @@ Ray installed: `serve.batch` is carpool's, everything else is Ray's own. What it
 purpose, stands in the guide "Moving from Ray Serve".
 """
 
+import sys
 from typing import Any
 
 from ._batch import batch
@@ -15,8 +16,9 @@ __all__ = ["RayServeException", "batch"]
 
 def __getattr__(name: str) -> Any:
     """What is not here is Ray's, imported when it is first asked for."""
-    if name.startswith("__"):
-        raise AttributeError(name)
+    if name.startswith("__") or (name.startswith("_") and "ray.serve" not in sys.modules):
+        # Tools that look a module over ask for names of their own: not a reason to import Ray.
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         from ray import serve
     except ImportError as error:

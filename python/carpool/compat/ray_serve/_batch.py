@@ -7,7 +7,7 @@ import inspect
 import math
 import sys
 import types
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import carpool
@@ -22,7 +22,7 @@ from carpool.compat._front import (
 
 from ._errors import check_batches, check_rows, check_size_fn, seconds_of, size_of
 from ._request import Binder, Request, arguments_of, parts_within, show_to_ray
-from ._stream import steps_of
+from ._stream import steps_of, told_by
 
 if TYPE_CHECKING:
     from carpool._types import Rows
@@ -86,7 +86,7 @@ class BatchedCallable(Front):
     # ----------------------------------------------------------------------------------- calls
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """A coroutine of the result, or an async iterator of the steps.
+        """A coroutine of the result, or an async generator of the steps.
 
         Raises:
             TypeError: the arguments do not fit.
@@ -94,12 +94,24 @@ class BatchedCallable(Front):
             RuntimeError: the size of the item is greater than `max_batch_size`.
             Exception: what the handler raised, as an exception of the caller's own.
         """
-        if args and getattr(type(args[0]), self._function.__name__, None) is self:
-            # `Model.method(model, x)`
+        if args and self._is_method_of(args[0]):
             return self._of_instances(*args, **kwargs)
         if self._streams:
             return self._steps(None, args, kwargs)
         return self._result(None, args, kwargs)
+
+    def _is_method_of(self, first: Any) -> bool:
+        """Whether a call with this argument is `Model.method(model, x)`, or that of a class method."""
+        name = self.__dict__.get("__name__", "")
+        if isinstance(first, type):
+            # Up to CPython 3.12 class methods bind what they hold themselves.
+            found = inspect.getattr_static(first, name, None)
+            return isinstance(found, classmethod) and found.__func__ is self
+        # A static method may be given an instance as its item.
+        return (
+            getattr(type(first), name, None) is self
+            and inspect.getattr_static(type(first), name) is self
+        )
 
     if TYPE_CHECKING:
 
@@ -115,7 +127,7 @@ class BatchedCallable(Front):
         made: Any
         if self._streams:
 
-            def steps(instance: Any, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            def steps(instance: Any, /, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
                 return self._steps(instance, args, kwargs)
 
             made = steps
@@ -135,9 +147,9 @@ class BatchedCallable(Front):
 
     def _steps(
         self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> AsyncIterator[Any]:
-        steps: AsyncIterator[Any] = self._submit(*self._request(instance, args, kwargs))
-        return steps
+    ) -> AsyncGenerator[Any, None]:
+        # The request is on its way before the first step is asked for.
+        return told_by(self._submit(*self._request(instance, args, kwargs)))
 
     def _request(
         self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

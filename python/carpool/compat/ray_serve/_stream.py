@@ -1,17 +1,17 @@
-"""Streaming: the steps of an async generator, as carpool's streams take them."""
+"""Streaming: the steps of an async generator, as carpool's streams take them, and as callers are given them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from carpool import STOP
 
 from ._errors import check_rows
 
-__all__ = ["steps_of"]
+__all__ = ["steps_of", "told_by"]
 
 #: What a handler yields in the place of a caller that is finished.
 STOPS = (StopIteration, StopAsyncIteration)
@@ -31,3 +31,10 @@ async def steps_of(generator: Any, count: int) -> AsyncIterator[list[Any]]:
             yield [STOP if any(row is stop for stop in STOPS) else row for row in results]
             # A handler that never waits must not keep its callers from reading.
             await asyncio.sleep(0)
+
+
+async def told_by(stream: Any) -> AsyncGenerator[Any, None]:
+    """A caller's stream as an async generator, the kind of iterator that Ray Serve looks for."""
+    async with contextlib.aclosing(stream):
+        async for step in stream:
+            yield step
