@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from carpool import Batcher, batched
-from gates import WAYS, Gate, auntil, batched_by, identity
+from gates import WAYS, Gate, auntil, batched_by, identity, until
 
 since_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="came with Python 3.11")
 
@@ -216,6 +216,61 @@ def test_what_was_waited_for_is_let_go(run: Callable[..., Any]) -> None:
         await auntil(lambda: gc.collect() is None or all(watch() is None for watch in watches))
 
     run(main())
+
+
+def test_circles_through_what_was_waited_for_are_collected(run: Callable[..., Any]) -> None:
+    class Thing:
+        around: Any
+
+    class Failure(Exception):
+        around: Any
+
+    async def main() -> None:
+        @batched
+        def f(items: list[int]) -> list[Any]:
+            return [Thing() if item else Failure() for item in items]
+
+        watches: list[weakref.ref[Any]] = []
+        for item in (1, 0):
+            for waits in (True, False):
+                awaitable = f.acall(item)
+                if waits:
+                    await asyncio.gather(awaitable, return_exceptions=True)
+                else:
+                    await auntil(awaitable.done)
+                outcome = awaitable.exception() or awaitable.result()
+                outcome.around = awaitable
+                watches.append(weakref.ref(outcome))
+                del outcome, awaitable
+
+        message = Thing()
+        cancelled = f.acall(1)
+        message.around = cancelled
+        watches.append(weakref.ref(message))
+        cancelled.cancel(message)
+        del message, cancelled
+        await auntil(lambda: gc.collect() is None or all(watch() is None for watch in watches))
+
+    run(main())
+
+
+def test_a_task_whose_loop_was_closed_is_collected(gate: Gate) -> None:
+    """Nobody wakes it any more: it and what it waits for refer to each other."""
+    f = batched(gate.handler)
+    loop = asyncio.new_event_loop()
+
+    async def wait() -> None:
+        await f.acall("never heard")
+
+    task = loop.create_task(wait())
+    loop.run_until_complete(gate.aentered())
+    loop.close()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    watch = weakref.ref(task)
+    del task
+    gate.open()
+    until(lambda: gc.collect() is None or watch() is None)
+    assert f.stats.answered + f.stats.cancelled == 1
 
 
 def test_a_cancelled_item_is_let_go_at_once(run: Callable[..., Any], gate: Gate) -> None:

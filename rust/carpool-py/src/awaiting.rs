@@ -14,18 +14,23 @@ use crate::shared::{Executor, Shared};
 use crate::terms::Asked;
 use crate::waits::Waiting;
 
-/// An awaitable of the running loop.
+/// An awaitable of the running loop. `waking`: its port, where that is known (see `Port::waking`).
 #[inline]
 pub(crate) fn call_awaiting(
-    engine: Py<Engine>,
+    engine: Borrowed<'_, '_, Engine>,
     py: Python<'_>,
     owner: Py<PyAny>,
     item: Py<PyAny>,
     asked: &Asked,
+    waking: Option<Borrowed<'_, '_, Port>>,
 ) -> PyResult<Py<PyAny>> {
     let shared = &engine.get().0;
-    let Some(port) = Port::current(py)? else {
-        return Err(outside(shared));
+    let port = match waking {
+        Some(port) => port.to_owned().unbind(),
+        None => match Port::current(py)? {
+            Some(port) => port,
+            None => return Err(outside(shared)),
+        },
     };
     let origin = shared.origin(py, true)?;
     let inside = origin.clone();
@@ -33,9 +38,7 @@ pub(crate) fn call_awaiting(
     let announce = if on_loop { Announce::No } else { Announce::Yes };
     let payload = Payload {
         item,
-        owner,
-        origin,
-        extra: None,
+        owner, extra: None,
     };
     let pump = if on_loop {
         Some(shared.pumps.of(py, shared, &port)?)
@@ -45,13 +48,13 @@ pub(crate) fn call_awaiting(
     if asked.has_deadline() {
         Bell::of(port.bind(py))?;
     }
-    let made = awaitable::make(py, &engine, port, |waiter| {
-        let ticket = shared.submit(py, payload, waiter, announce, asked)?;
+    let made = awaitable::make(py, engine, port, |waiter| {
+        let ticket = shared.submit(py, payload, origin, waiter, announce, asked)?;
         Waiting::keep(shared, inside.as_ref(), ticket.request());
         Ok(ticket)
     })?;
     if let Some(pump) = pump {
-        Pump::nudge(pump.bind(py), shared)?;
+        Pump::nudge(&pump, shared)?;
     }
     Ok(made)
 }

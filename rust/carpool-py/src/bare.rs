@@ -10,7 +10,7 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::border::{Answer, PyBorder};
+use crate::border::{Answer, Payload, PyBorder};
 use crate::desk::Desk;
 use crate::run::{self, Chain};
 use crate::shared::{Shared, epoch};
@@ -256,7 +256,7 @@ pub(crate) fn origins(batch: &Core) -> Vec<Arc<Chain>> {
     let mut origins: Vec<Arc<Chain>> = Vec::new();
     for index in 0..batch.len() {
         let payload = batch.payload(index);
-        if let Some(origin) = payload.and_then(|payload| payload.origin.as_ref()) {
+        if let Some(origin) = payload.and_then(Payload::origin) {
             if !origins.iter().any(|known| Arc::ptr_eq(known, origin)) {
                 origins.push(origin.clone());
             }

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple, PyType};
 
 use crate::bare;
-use crate::border::{Answer, PyBorder};
+use crate::border::{Answer, Payload, PyBorder};
 use crate::current::{self, Look};
 use crate::errors;
 use crate::guard::Inside;
@@ -47,7 +47,7 @@ impl Batch {
         for index in 0..core.len() {
             let origin = core
                 .payload(index)
-                .and_then(|payload| payload.origin.as_ref());
+                .and_then(Payload::origin);
             if let Some(origin) = origin {
                 if !origins.iter().any(|known| Arc::ptr_eq(known, origin)) {
                     origins.push(origin.clone());

@@ -34,14 +34,21 @@ pub(crate) struct Payload {
     pub(crate) item: Py<PyAny>,
     /// Who runs it. A request keeps its function (and with it the instance of a method) alive.
     pub(crate) owner: Py<PyAny>,
-    /// The handler it arose in.
-    pub(crate) origin: Option<Arc<Chain>>,
-    /// What only those have that ask for more than the plain.
+    /// What only those have that ask for more than the plain, or arose in a handler.
     pub(crate) extra: Option<Box<Extra>>,
+}
+
+impl Payload {
+    /// The handler it arose in.
+    pub(crate) fn origin(&self) -> Option<&Arc<Chain>> {
+        self.extra.as_ref()?.origin.as_ref()
+    }
 }
 
 /// What a request has beyond the plain, as far as the border keeps it.
 pub(crate) struct Extra {
+    /// The handler it arose in.
+    pub(crate) origin: Option<Arc<Chain>>,
     /// Its share in what it is grouped by; held until the request ends.
     pub(crate) key: Option<Key>,
     /// Its priority.
@@ -53,13 +60,15 @@ pub(crate) struct Extra {
 impl Extra {
     /// None where there is nothing to keep.
     pub(crate) fn of(
+        origin: Option<Arc<Chain>>,
         key: Option<Key>,
         level: i32,
         context: Option<Py<PyAny>>,
     ) -> Option<Box<Self>> {
-        let plain = key.is_none() && level == 0 && context.is_none();
+        let plain = origin.is_none() && key.is_none() && level == 0 && context.is_none();
         (!plain).then(|| {
             Box::new(Self {
+                origin,
                 key,
                 level,
                 context,

@@ -17,6 +17,7 @@ use crate::bare::{self, Bare, Handler};
 use crate::calling::call_blocking;
 use crate::engine::{Engine, bind};
 use crate::guard::Inside;
+use crate::port::Port;
 use crate::shared::{Executor, epoch, generation};
 use crate::step::Direct;
 use crate::terms::Asked;
@@ -66,7 +67,9 @@ impl Drop for Call {
 impl Call {
     /// The engine, opened at first use and anew after a fork.
     #[inline]
-    pub(crate) fn engine(slf: &Bound<'_, Self>) -> PyResult<Py<Engine>> {
+    pub(crate) fn engine<'a, 'py>(
+        slf: &'a Bound<'py, Self>,
+    ) -> PyResult<Borrowed<'a, 'py, Engine>> {
         let py = slf.py();
         let known = slf.get().engine.load(Ordering::Acquire);
         if !known.is_null() && slf.get().generation.load(Ordering::Relaxed) == generation() {
@@ -74,14 +77,13 @@ impl Call {
             // leaked (its locks may be held by threads that do not exist here), and in another mode, when the
             // station keeps it, which this object keeps. So what `known` points to lives as long as this
             // object; and it is an `Engine`.
-            let engine = unsafe { Borrowed::from_ptr(py, known).cast_unchecked::<Engine>() };
-            return Ok(engine.to_owned().unbind());
+            return Ok(unsafe { Borrowed::from_ptr(py, known).cast_unchecked::<Engine>() });
         }
         Self::open(slf)
     }
 
     #[cold]
-    fn open(slf: &Bound<'_, Self>) -> PyResult<Py<Engine>> {
+    fn open<'a, 'py>(slf: &'a Bound<'py, Self>) -> PyResult<Borrowed<'a, 'py, Engine>> {
         let py = slf.py();
         let asked_in = generation();
         let engine = slf
@@ -104,8 +106,9 @@ impl Call {
                     std::mem::forget(before);
                 }
             }
+            // As above: it is stored now, and an `Engine`.
+            Ok(Borrowed::from_ptr(py, raw).cast_unchecked::<Engine>())
         }
-        Ok(engine.unbind())
     }
 
     /// How loops may run the handler.
@@ -115,7 +118,11 @@ impl Call {
 
     /// One plain call, its item known.
     #[inline]
-    fn go(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    fn go(
+        slf: &Bound<'_, Self>,
+        item: Py<PyAny>,
+        waking: Option<Borrowed<'_, '_, Port>>,
+    ) -> PyResult<Py<PyAny>> {
         let engine = Self::engine(slf)?;
         let shared = &engine.get().0;
         if shared.executor == Executor::Caller {
@@ -130,7 +137,7 @@ impl Call {
         }
         let owner = slf.clone().into_any().unbind();
         if slf.get().awaits {
-            call_awaiting(engine, slf.py(), owner, item, &Asked::NOTHING)
+            call_awaiting(engine, slf.py(), owner, item, &Asked::NOTHING, waking)
         } else {
             call_blocking(shared, slf.py(), owner, item, &Asked::NOTHING)
         }
@@ -140,14 +147,14 @@ impl Call {
     #[inline(never)]
     fn go_limited(
         slf: &Bound<'_, Self>,
-        engine: Py<Engine>,
+        engine: Borrowed<'_, '_, Engine>,
         item: Py<PyAny>,
     ) -> PyResult<Py<PyAny>> {
         let shared = &engine.get().0;
         let asked = shared.asked(None, 1, 0, None);
         let owner = slf.clone().into_any().unbind();
         if slf.get().awaits {
-            call_awaiting(engine, slf.py(), owner, item, &asked)
+            call_awaiting(engine, slf.py(), owner, item, &asked, None)
         } else {
             call_blocking(shared, slf.py(), owner, item, &asked)
         }
@@ -162,14 +169,31 @@ impl Call {
         let asked = asks.get().of(py, shared, &item)?;
         let owner = slf.clone().into_any().unbind();
         if slf.get().awaits {
-            call_awaiting(engine, py, owner, item, &asked)
+            call_awaiting(engine, py, owner, item, &asked, None)
         } else {
             call_blocking(shared, py, owner, item, &asked)
         }
     }
 
-    /// One `acall`, its item known.
+    /// One plain `acall`, its item known.
+    #[cfg(not(plain))]
     #[inline]
+    fn ago_plain(
+        slf: &Bound<'_, Self>,
+        item: Py<PyAny>,
+        waking: Option<Borrowed<'_, '_, Port>>,
+    ) -> PyResult<Py<PyAny>> {
+        let engine = Self::engine(slf)?;
+        let shared = &engine.get().0;
+        if shared.executor == Executor::Caller || shared.standing.timeout().is_some() {
+            return Self::ago(slf, item, None);
+        }
+        let owner = slf.clone().into_any().unbind();
+        call_awaiting(engine, slf.py(), owner, item, &Asked::NOTHING, waking)
+    }
+
+    /// One `acall`, its item known.
+    #[inline(never)]
     fn ago(slf: &Bound<'_, Self>, item: Py<PyAny>, asks: Option<&Py<Asks>>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let engine = Self::engine(slf)?;
@@ -184,7 +208,7 @@ impl Call {
         }
         let owner = slf.clone().into_any().unbind();
         let runs_here = engine.get().0.inline && engine.get().0.executor == Executor::Caller;
-        let made = call_awaiting(engine, py, owner, item, &asked)?;
+        let made = call_awaiting(engine, py, owner, item, &asked, None)?;
         if runs_here {
             slf.call_method0(intern!(py, "_run_here"))?;
         }
@@ -221,17 +245,25 @@ impl Call {
     /// A call with one plain positional argument.
     #[cfg(not(plain))]
     #[inline]
-    pub(crate) fn call_item(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    pub(crate) fn call_item(
+        slf: &Bound<'_, Self>,
+        item: Py<PyAny>,
+        waking: Option<Borrowed<'_, '_, Port>>,
+    ) -> PyResult<Py<PyAny>> {
         let _inside = Inside::enter(slf.py())?;
-        Self::go(slf, item)
+        Self::go(slf, item, waking)
     }
 
     /// `acall` with one plain positional argument.
     #[cfg(not(plain))]
     #[inline]
-    pub(crate) fn acall_item(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    pub(crate) fn acall_item(
+        slf: &Bound<'_, Self>,
+        item: Py<PyAny>,
+        waking: Option<Borrowed<'_, '_, Port>>,
+    ) -> PyResult<Py<PyAny>> {
         let _inside = Inside::enter(slf.py())?;
-        Self::ago(slf, item, None)
+        Self::ago_plain(slf, item, waking)
     }
 
     #[cold]
@@ -331,7 +363,7 @@ impl Call {
         let this = slf.get();
         let item = this.item(args, kwargs)?;
         match &this.asks {
-            None => Self::go(slf, item),
+            None => Self::go(slf, item, None),
             Some(asks) => Self::go_asking(slf, item, asks),
         }
     }

@@ -39,9 +39,7 @@ pub(crate) fn call_blocking(
     let runs = shared.executor == Executor::Caller;
     let payload = Payload {
         item,
-        owner,
-        origin,
-        extra: None,
+        owner, extra: None,
     };
     with_parker(|parker| {
         let waker = parker.waker().clone();
@@ -50,7 +48,7 @@ pub(crate) fn call_blocking(
         } else {
             (Waiter::Thread(waker), Announce::Yes)
         };
-        let ticket = shared.submit(py, payload, waiter, announce, asked)?;
+        let ticket = shared.submit(py, payload, origin, waiter, announce, asked)?;
         let _waiting = Waiting::note(shared, inside.as_ref(), ticket.request());
         let waited = if runs {
             wait_running(py, shared, parker, &ticket)

@@ -212,7 +212,7 @@ impl Engine {
             Some(asks) => asks.get().of(py, &slf.get().0, &item)?,
             None => slf.get().0.asked(deadline_ns, cost, urgency_ns, key),
         };
-        call_awaiting(slf.clone().unbind(), py, owner, item, &asked)
+        call_awaiting(slf.as_borrowed(), py, owner, item, &asked, None)
     }
 
     /// Submits `item`; the outcome goes to `future._resolve(value)` or `future._reject(error)`.
@@ -251,9 +251,7 @@ impl Engine {
         };
         let payload = Payload {
             item,
-            owner,
-            origin,
-            extra: None,
+            owner, extra: None,
         };
         with_parker(|parker| {
             let let_in = parker.waker().clone();
@@ -264,9 +262,9 @@ impl Engine {
                 moments: OnceLock::new(),
             }));
             shared.core.keep_times();
-            let ticket = shared.submit(py, payload, waiter, announce, &asked)?;
+            let ticket = shared.submit(py, payload, origin, waiter, announce, &asked)?;
             if let Some(pump) = pump {
-                Pump::nudge(pump.bind(py), shared)?;
+                Pump::nudge(&pump, shared)?;
             }
             let reply = ticket.request().reply();
             if reply.is_in_lobby() {

@@ -110,14 +110,21 @@ impl Inside {
     /// Enters with a call, which is refused once the process is ending.
     #[inline]
     pub(crate) fn enter(py: Python<'_>) -> PyResult<Self> {
-        if ENDING.load(Ordering::Relaxed) && !ENDS_HERE.get() {
-            return Err(errors::raise(
-                py,
-                "BatcherClosed",
-                "the process is ending".into(),
-            ));
+        if ENDING.load(Ordering::Relaxed) {
+            Self::unless_elsewhere(py)?;
         }
         Ok(Self::go_on())
+    }
+
+    /// Once the process is ending.
+    #[cold]
+    #[inline(never)]
+    fn unless_elsewhere(py: Python<'_>) -> PyResult<()> {
+        if ENDS_HERE.get() {
+            return Ok(());
+        }
+        let text = "the process is ending".into();
+        Err(errors::raise(py, "BatcherClosed", text))
     }
 
     /// Enters with what is under way already; attached, as everybody who calls this is.

@@ -125,7 +125,7 @@ impl Done {
 /// Submits through `submit`, which is handed the waiter, and returns the awaitable.
 pub(crate) fn make(
     py: Python<'_>,
-    engine: &Py<Engine>,
+    engine: Borrowed<'_, '_, Engine>,
     port: Py<Port>,
     submit: impl FnOnce(Waiter) -> PyResult<CoreTicket>,
 ) -> PyResult<Py<PyAny>> {
@@ -147,7 +147,7 @@ pub(crate) fn make(
         awaitable: PyWeakrefReference::new(made.as_any())?.unbind(),
         held: Mutex::new(None),
         port,
-        engine: engine.clone_ref(py),
+        engine: engine.to_owned().unbind(),
     };
     let ticket = submit(Waiter::Loop(link))?;
     drop(made.get().ticket.set(ticket));

@@ -64,12 +64,12 @@ fn unpoisoned<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Pumps {
     /// The pump of a loop.
     #[inline]
-    pub(crate) fn of(
+    pub(crate) fn of<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         engine: &Arc<Shared>,
         port: &Py<Port>,
-    ) -> PyResult<Py<Pump>> {
+    ) -> PyResult<Bound<'py, Pump>> {
         let last = port.get().last_pump();
         if !cfg!(Py_GIL_DISABLED) && last.engine.load(Ordering::Relaxed) == engine.number {
             // SAFETY: attached. The engine is alive, and it drops a pump of its own only once its loop is
@@ -77,15 +77,20 @@ impl Pumps {
             let pump = unsafe {
                 Borrowed::from_ptr(py, last.pump.load(Ordering::Relaxed)).cast_unchecked::<Pump>()
             };
-            return Ok(pump.to_owned().unbind());
+            return Ok(pump.to_owned());
         }
         self.look_up(py, engine, port)
     }
 
     #[inline(never)]
-    fn look_up(&self, py: Python<'_>, engine: &Arc<Shared>, port: &Py<Port>) -> PyResult<Py<Pump>> {
+    fn look_up<'py>(
+        &self,
+        py: Python<'py>,
+        engine: &Arc<Shared>,
+        port: &Py<Port>,
+    ) -> PyResult<Bound<'py, Pump>> {
         let last = port.get().last_pump();
-        let pump = self.find(py, engine, port)?;
+        let pump = self.find(py, engine, port)?.into_bound(py);
         last.engine.store(engine.number, Ordering::Relaxed);
         last.pump.store(pump.as_ptr(), Ordering::Relaxed);
         Ok(pump)

@@ -122,9 +122,7 @@ impl Steps {
         };
         let payload = Payload {
             item,
-            owner,
-            origin,
-            extra: None,
+            owner, extra: None,
         };
         with_parker(|parker| {
             let waiter = Waiter::Stream(Box::new(Reader {
@@ -132,14 +130,14 @@ impl Steps {
                 let_in: blocks.then(|| parker.waker().clone()),
                 word: Mutex::new(None),
             }));
-            let ticket = shared.submit(py, payload, waiter, announce, asked)?;
+            let ticket = shared.submit(py, payload, origin, waiter, announce, asked)?;
             let steps = Self {
                 ticket,
                 engine: shared.clone(),
                 ended: AtomicBool::new(false),
             };
             if let Some(pump) = pump {
-                Pump::nudge(pump.bind(py), shared)?;
+                Pump::nudge(&pump, shared)?;
             }
             let reply = steps.ticket.request().reply();
             if blocks && reply.is_in_lobby() {

@@ -269,8 +269,13 @@ pub(crate) fn is_inside(py: Python<'_>) -> bool {
     unsafe { Bound::from_owned_ptr_or_opt(py, value) }.is_some()
 }
 
-/// The innermost run of the present context, while it is active.
+/// Whether no handler runs in this process.
 #[inline]
+pub(crate) fn none() -> bool {
+    ACTIVE.load(Ordering::Relaxed) == 0
+}
+
+/// The innermost run of the present context, while it is active.
 pub(crate) fn current(py: Python<'_>) -> Option<Arc<Chain>> {
     innermost(py).map(|run| run.get().chain.clone())
 }

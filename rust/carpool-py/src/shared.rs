@@ -124,7 +124,16 @@ impl Shared {
     }
 
     /// The origin of a request made here, unless waiting for it could never end.
+    #[inline]
     pub(crate) fn origin(&self, py: Python<'_>, waits: bool) -> PyResult<Option<Arc<Chain>>> {
+        if run::none() {
+            return Ok(None);
+        }
+        self.origin_here(py, waits)
+    }
+
+    #[cold]
+    fn origin_here(&self, py: Python<'_>, waits: bool) -> PyResult<Option<Arc<Chain>>> {
         let Some(chain) = run::current(py) else {
             return Ok(None);
         };
@@ -191,11 +200,12 @@ impl Shared {
         &self,
         py: Python<'_>,
         mut payload: Payload,
+        origin: Option<Arc<Chain>>,
         waiter: Waiter,
         announce: Announce,
         asked: &Asked,
     ) -> PyResult<CoreTicket> {
-        payload.extra = asked.extra(py, self)?;
+        payload.extra = asked.extra(py, self, origin)?;
         let key = payload.extra.as_ref().map_or(0, |extra| extra.number());
         if asked.has_deadline() {
             errands::start(py)?;

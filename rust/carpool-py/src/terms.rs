@@ -1,6 +1,7 @@
 //! What a call may ask for beyond the plain: a deadline, a cost, a priority, a key; and what stands for all calls
 //! of a batcher unless they ask for something else.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use carpool_core::clock::NEVER;
@@ -8,6 +9,7 @@ use carpool_core::{Nanos, Terms};
 use pyo3::prelude::*;
 
 use crate::border::Extra;
+use crate::run::Chain;
 use crate::shared::Shared;
 
 /// What stands for all calls of a batcher, until it is changed.
@@ -95,16 +97,32 @@ impl Asked {
 
     /// What a request keeps of this; errors of a key's `__hash__` and `__eq__` go to the caller.
     #[inline]
-    pub(crate) fn extra(&self, py: Python<'_>, shared: &Shared) -> PyResult<Option<Box<Extra>>> {
-        if self.key.is_none() && self.level == 0 && self.context.is_none() {
+    pub(crate) fn extra(
+        &self,
+        py: Python<'_>,
+        shared: &Shared,
+        origin: Option<Arc<Chain>>,
+    ) -> PyResult<Option<Box<Extra>>> {
+        let plain = self.key.is_none() && self.level == 0 && self.context.is_none();
+        if plain && origin.is_none() {
             return Ok(None);
         }
+        self.more(py, shared, origin)
+    }
+
+    #[cold]
+    fn more(
+        &self,
+        py: Python<'_>,
+        shared: &Shared,
+        origin: Option<Arc<Chain>>,
+    ) -> PyResult<Option<Box<Extra>>> {
         let key = match &self.key {
             Some(key) => Some(shared.keys.of(key.bind(py), &shared.name)?),
             None => None,
         };
         let context = self.context.as_ref().map(|context| context.clone_ref(py));
-        Ok(Extra::of(key, self.level, context))
+        Ok(Extra::of(origin, key, self.level, context))
     }
 
     /// As the core has them, of a request that arrives now.

@@ -99,11 +99,12 @@ pub(crate) unsafe extern "C" fn call(
             && object.get().takes_item()
             && has_long_call(ffi::Py_TYPE(this))
         {
+            let waking = Port::waking(object.py());
             let body = |py: Python<'_>| {
                 let item = Borrowed::from_ptr(py, *args).to_owned().unbind();
-                Call::call_item(&object, item).map(Py::into_ptr)
+                Call::call_item(&object, item, waking).map(Py::into_ptr)
             };
-            return if Port::is_waking() {
+            return if waking.is_some() {
                 caught(null_mut(), body)
             } else {
                 entered(null_mut(), body)
@@ -133,13 +134,21 @@ unsafe extern "C" fn acall(
     // SAFETY: called by CPython as a fast call with keywords, attached; the descriptor has made sure that
     // `this` is a `Call`.
     unsafe {
-        entered(null_mut(), |py| {
-            let object = Borrowed::from_ptr(py, this);
-            let object = object.cast_unchecked::<Call>();
-            if count == 1 && names.is_null() && object.get().takes_item() {
+        let object = Borrowed::from_ptr(Python::assume_attached(), this);
+        let object = object.cast_unchecked::<Call>();
+        if count == 1 && names.is_null() && object.get().takes_item() {
+            let waking = Port::waking(object.py());
+            let body = |py: Python<'_>| {
                 let item = Borrowed::from_ptr(py, *args).to_owned().unbind();
-                return Call::acall_item(&object, item).map(Py::into_ptr);
-            }
+                Call::acall_item(&object, item, waking).map(Py::into_ptr)
+            };
+            return if waking.is_some() {
+                caught(null_mut(), body)
+            } else {
+                entered(null_mut(), body)
+            };
+        }
+        entered(null_mut(), |py| {
             let (tuple, dict) = spread(py, args, count, names)?;
             let long = Borrowed::from_ptr(py, LONG_ACALL.load(Ordering::Relaxed));
             let bound = long.call_method1("__get__", (object,))?;

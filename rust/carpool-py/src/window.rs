@@ -108,8 +108,7 @@ fn listed(
             payload: Payload {
                 item,
                 owner: owner.clone_ref(py),
-                origin: origin.clone(),
-                extra: Extra::of(key, level, context),
+                extra: Extra::of(origin.clone(), key, level, context),
             },
         });
     }
@@ -230,7 +229,7 @@ impl Window {
         let all = listed(shared, py, owner, items, asked, Some(&mut refused))?;
         let many = submit(shared, py, owner, all, waiter, asked, Some(told))?;
         if let Some(port) = port {
-            Pump::nudge(shared.pumps.of(py, shared, &port)?.bind(py), shared)?;
+            Pump::nudge(&shared.pumps.of(py, shared, &port)?, shared)?;
         }
         if many.is_empty() {
             // Nothing that could end, so nobody else calls.

@@ -94,10 +94,15 @@ impl<H: Queued> Group<H> {
     }
 
     /// The lane whose head goes first.
+    #[inline]
     pub(super) fn first_lane(&self) -> Option<usize> {
         if let [lane] = self.lanes.as_slice() {
             return (!lane.queue.is_empty()).then_some(0);
         }
+        self.first_of_lanes()
+    }
+
+    fn first_of_lanes(&self) -> Option<usize> {
         let heads = self.lanes.iter().enumerate();
         heads
             .filter_map(|(at, lane)| lane.queue.front().map(|head| (head.terms().urgency, at)))
@@ -119,6 +124,7 @@ impl<H: Queued> Group<H> {
         }
     }
 
+    #[inline]
     pub(super) fn pop(&mut self, lane: usize) -> Option<H> {
         let item = self.lanes[lane].queue.pop_front()?;
         self.tally.remove(item.terms().cost);

@@ -265,14 +265,14 @@ impl<H: Queued + Clone> Pending<H> {
             return false;
         };
         let ranks = &mut self.ranks;
-        let mut claim = |item: H| {
+        let claim = |item: H| {
             if let Some(ranks) = ranks {
                 ranks.remove(&item);
             }
             claim(item)
         };
         let before = group.len();
-        let misfit = taking::take(group, &self.limits, size, now, &mut claim);
+        let misfit = taking::take(group, &self.limits, size, now, claim);
         self.len -= before - group.len();
         self.index(key);
         misfit

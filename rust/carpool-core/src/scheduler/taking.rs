@@ -21,17 +21,29 @@ struct Taking<'a, F> {
 
 /// Takes up to `size` requests of `group` that `claim` accepts. True where it could have been more, had they cost
 /// less.
+#[inline]
 pub(super) fn take<H: Queued>(
     group: &mut Group<H>,
     limits: &Limits,
     size: usize,
     now: Nanos,
-    claim: impl FnMut(H) -> bool,
+    mut claim: impl FnMut(H) -> bool,
 ) -> bool {
     if limits.max_batch_cost == u64::MAX && limits.length_window == 0 {
         plain(group, size, claim);
         return false;
     }
+    // One body for every way of claiming: the short loop above is the one that is made for each.
+    choose(group, limits, size, now, &mut claim)
+}
+
+fn choose<H: Queued>(
+    group: &mut Group<H>,
+    limits: &Limits,
+    size: usize,
+    now: Nanos,
+    claim: &mut dyn FnMut(H) -> bool,
+) -> bool {
     let mut taking = Taking {
         limits,
         budget: Budget::of(limits),
@@ -53,6 +65,7 @@ pub(super) fn take<H: Queued>(
 }
 
 /// The most urgent ones, where nothing is counted but their number.
+#[inline]
 fn plain<H: Queued>(group: &mut Group<H>, size: usize, mut claim: impl FnMut(H) -> bool) {
     let mut taken = 0;
     while taken < size {

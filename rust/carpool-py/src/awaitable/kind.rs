@@ -2,6 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -31,6 +32,19 @@ pub(crate) fn type_object(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
         unsafe { make_type(py) }
     })?;
     Ok(class.bind(py))
+}
+
+/// The type, where it is known already with one load.
+#[inline]
+pub(super) fn raw(py: Python<'_>) -> PyResult<*mut ffi::PyTypeObject> {
+    static KNOWN: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(null_mut());
+    let known = KNOWN.load(Ordering::Relaxed);
+    if !known.is_null() {
+        return Ok(known);
+    }
+    let class = type_object(py)?.as_type_ptr();
+    KNOWN.store(class, Ordering::Relaxed);
+    Ok(class)
 }
 
 /// # Safety

@@ -70,7 +70,9 @@ pub(super) unsafe extern "C" fn finalize(this: *mut ffi::PyObject) {
         #[allow(deprecated)]
         ffi::PyErr_Fetch(&raw mut kind, &raw mut value, &raw mut trace);
         entered((), |py| {
-            (*this.cast::<Awaitable>()).say_lost(py);
+            let object = this.cast::<Awaitable>();
+            (*object).finalized = true;
+            (*object).say_lost(py);
             Ok(())
         });
         #[allow(deprecated)]
@@ -136,7 +138,7 @@ pub(super) unsafe fn free(this: *mut ffi::PyObject) {
         let class = ffi::Py_TYPE(this);
         let kept = KEPT.load(Ordering::Relaxed);
         // What was finalized would never be again.
-        if kept < MOST && ffi::PyObject_GC_IsFinalized(this) == 0 {
+        if kept < MOST && !(*object).finalized {
             (*object).outcome = FIRST.load(Ordering::Relaxed);
             FIRST.store(this, Ordering::Relaxed);
             KEPT.store(kept + 1, Ordering::Relaxed);

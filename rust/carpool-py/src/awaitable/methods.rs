@@ -8,7 +8,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::waiting::{Step, asyncio_error, cancelled_error, entered, new_ref, step};
-use super::{Awaitable, Callback, CoreTicket, Done, State, wakeup};
+use super::{Awaitable, Callback, CoreTicket, Done, State, track, wakeup};
 use crate::port::{Port, Ready};
 
 /// The arguments of a fast call: positional ones, then by keyword.
@@ -225,6 +225,9 @@ pub(super) unsafe extern "C" fn cancel(
                 }
             }
             (*object).state = State::Cancelled;
+            if !(*object).held {
+                track(object);
+            }
             let ticket = (*object).ticket.clone();
             let payload = ticket.as_ref().map(CoreTicket::cancel);
             // The tasks that wait learn of it from the loop, never from inside this call: one of them

@@ -12,6 +12,9 @@
 //! owning, so that dropping an awaitable nobody waits for cancels its request. Once a callback is
 //! added the request keeps the object alive (`held`) until it is answered or cancelled.
 //!
+//! The collector knows the object only from when it could be part of a circle: with an outcome or a message, and no
+//! hold on it from outside of Python's heap. Most go before that.
+//!
 //! [`kind`] makes the type; [`waiting`] is what happens while it is awaited, [`attributes`] the names a task
 //! asks for at every wait, [`wakeup`] what wakes it, [`methods`] the rest of a future; [`memory`] lets go.
 
@@ -86,6 +89,8 @@ pub(crate) struct Awaitable {
     held: bool,
     /// Somebody has seen the error.
     received: bool,
+    /// The collector has called `finalize`, which it does once.
+    finalized: bool,
 }
 
 /// An awaitable that became done and has callbacks; keeps it alive.
@@ -97,7 +102,35 @@ unsafe impl Send for Done {}
 impl Drop for Done {
     fn drop(&mut self) {
         // SAFETY: a `Done` owns one reference; `attach` makes sure that this thread may drop it.
-        Python::attach(|_| unsafe { ffi::Py_DECREF(self.0.as_ptr().cast()) });
+        Python::attach(|_| unsafe { let_go(self.0.as_ptr()) });
+    }
+}
+
+/// Has the collector look after the object from now on.
+///
+/// # Safety
+/// Attached; the object is alive.
+unsafe fn track(this: *mut Awaitable) {
+    // SAFETY: by contract; every field is valid from `make` on, and none is tracked twice.
+    unsafe {
+        if ffi::PyObject_GC_IsTracked(this.cast()) == 0 {
+            ffi::PyObject_GC_Track(this.cast());
+        }
+    }
+}
+
+/// Gives back the reference that was the hold on it.
+///
+/// # Safety
+/// Attached; the reference is the caller's own, and used no more.
+#[inline]
+unsafe fn let_go(this: *mut Awaitable) {
+    // SAFETY: by contract. Whoever else has a reference may have it from what the object itself refers to.
+    unsafe {
+        if ffi::Py_REFCNT(this.cast()) > 1 {
+            track(this);
+        }
+        ffi::Py_DECREF(this.cast());
     }
 }
 
@@ -124,7 +157,7 @@ impl Done {
                     }
                 }
             }
-            ffi::Py_DECREF(this.cast());
+            let_go(this);
             #[cfg(Py_3_12)]
             ending::let_go();
             result
@@ -197,7 +230,12 @@ impl Link {
             Ok(value) => (State::Value, value.into_ptr()),
             Err(error) => (State::Error, error.into_ptr()),
         };
-        object.take_hold(this)
+        let done = object.take_hold(this);
+        if done.is_none() {
+            // SAFETY: as above.
+            unsafe { track(this.as_ptr()) };
+        }
+        done
     }
 }
 
@@ -223,11 +261,11 @@ impl Awaitable {
 #[inline]
 pub(crate) fn make(
     py: Python<'_>,
-    engine: &Py<Engine>,
+    engine: Borrowed<'_, '_, Engine>,
     port: Py<Port>,
     submit: impl FnOnce(Waiter) -> PyResult<CoreTicket>,
 ) -> PyResult<Py<PyAny>> {
-    let class = type_object(py)?.as_type_ptr();
+    let class = kind::raw(py)?;
     // SAFETY: attached; the type has no items. The new object is not tracked by the collector yet, so
     // nobody sees it before every field is written; `write` does not read what was there.
     let this = unsafe {
@@ -247,6 +285,7 @@ pub(crate) fn make(
         (&raw mut (*this).blocking).write(false);
         (&raw mut (*this).held).write(false);
         (&raw mut (*this).received).write(false);
+        (&raw mut (*this).finalized).write(false);
         this
     };
     // SAFETY: a new reference to an object whose fields are all valid; if `submit` fails it is freed
@@ -255,14 +294,11 @@ pub(crate) fn make(
     let link = Link {
         awaitable: AtomicPtr::new(this),
         port,
-        engine: engine.clone_ref(py),
+        engine: engine.to_owned().unbind(),
     };
     let ticket = submit(Waiter::Loop(link))?;
     // SAFETY: attached; `owned` keeps the object alive.
-    unsafe {
-        (*this).ticket = Some(ticket);
-        ffi::PyObject_GC_Track(this.cast());
-    }
+    unsafe { (*this).ticket = Some(ticket) };
     Ok(owned.unbind())
 }
 
