@@ -38,7 +38,8 @@ pub(crate) fn call_awaiting(
     let announce = if on_loop { Announce::No } else { Announce::Yes };
     let payload = Payload {
         item,
-        owner, extra: None,
+        owner,
+        extra: None,
     };
     let pump = if on_loop {
         Some(shared.pumps.of(py, shared, &port)?)

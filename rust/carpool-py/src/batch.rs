@@ -45,9 +45,7 @@ impl Batch {
         let owner = core.payload(0).map(|payload| payload.owner.clone_ref(py));
         let mut origins: Vec<Arc<Chain>> = Vec::new();
         for index in 0..core.len() {
-            let origin = core
-                .payload(index)
-                .and_then(Payload::origin);
+            let origin = core.payload(index).and_then(Payload::origin);
             if let Some(origin) = origin {
                 if !origins.iter().any(|known| Arc::ptr_eq(known, origin)) {
                     origins.push(origin.clone());

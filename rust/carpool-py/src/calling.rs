@@ -39,7 +39,8 @@ pub(crate) fn call_blocking(
     let runs = shared.executor == Executor::Caller;
     let payload = Payload {
         item,
-        owner, extra: None,
+        owner,
+        extra: None,
     };
     with_parker(|parker| {
         let waker = parker.waker().clone();

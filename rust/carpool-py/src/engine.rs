@@ -251,7 +251,8 @@ impl Engine {
         };
         let payload = Payload {
             item,
-            owner, extra: None,
+            owner,
+            extra: None,
         };
         with_parker(|parker| {
             let let_in = parker.waker().clone();

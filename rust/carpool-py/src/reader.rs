@@ -122,7 +122,8 @@ impl Steps {
         };
         let payload = Payload {
             item,
-            owner, extra: None,
+            owner,
+            extra: None,
         };
         with_parker(|parker| {
             let waiter = Waiter::Stream(Box::new(Reader {

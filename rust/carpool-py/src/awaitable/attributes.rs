@@ -8,9 +8,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::Awaitable;
 use super::methods::{add_done_callback, result};
 use super::waiting::new_ref;
+use super::{Awaitable, State};
 
 /// The names that a task asks for at every wait, interned and kept for ever; null until [`intern_names`].
 static ADD_DONE_CALLBACK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
@@ -170,12 +170,12 @@ pub(super) unsafe extern "C" fn get_cancel_message(
 ) -> *mut ffi::PyObject {
     // SAFETY: as for `done`; a message is owned by the object.
     unsafe {
-        let message = (*this.cast::<Awaitable>()).message;
-        new_ref(if message.is_null() {
-            ffi::Py_None()
-        } else {
-            message
-        })
+        let object = this.cast::<Awaitable>();
+        let message = (*object).outcome;
+        if (*object).state != State::Cancelled || message.is_null() {
+            return new_ref(ffi::Py_None());
+        }
+        new_ref(message)
     }
 }
 

@@ -8,7 +8,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::waiting::entered;
-use super::{Awaitable, State};
+use super::{Awaitable, Seen, State};
 use crate::port::Port;
 
 pub(super) unsafe extern "C" fn traverse(
@@ -20,10 +20,13 @@ pub(super) unsafe extern "C" fn traverse(
     // of a pending request is not visited: it is a reference from outside the heap of Python.
     unsafe {
         let object = &*this.cast::<Awaitable>();
-        let callbacks = object.first.iter().chain(&object.more);
+        let callbacks = object
+            .first
+            .iter()
+            .chain(object.more.iter().flat_map(|more| more.iter()));
         let all = callbacks.flat_map(|callback| [callback.call, callback.context]);
         let class = ffi::Py_TYPE(this).cast::<ffi::PyObject>();
-        for reference in all.chain([object.outcome, object.message, class]) {
+        for reference in all.chain([object.outcome, class]) {
             if !reference.is_null() {
                 let stop = visit(reference, arg);
                 if stop != 0 {
@@ -41,7 +44,7 @@ pub(super) unsafe extern "C" fn clear(this: *mut ffi::PyObject) -> c_int {
     unsafe {
         let object = this.cast::<Awaitable>();
         let first = (*object).first.take();
-        let more = std::mem::take(&mut (*object).more);
+        let more = (*object).take_more();
         for callback in first.into_iter().chain(more) {
             ffi::Py_DECREF(callback.call);
             ffi::Py_DECREF(callback.context);
@@ -54,8 +57,6 @@ pub(super) unsafe extern "C" fn clear(this: *mut ffi::PyObject) -> c_int {
             }
             ffi::Py_XDECREF(outcome);
         }
-        let message = std::mem::replace(&mut (*object).message, null_mut());
-        ffi::Py_XDECREF(message);
         0
     }
 }
@@ -71,8 +72,8 @@ pub(super) unsafe extern "C" fn finalize(this: *mut ffi::PyObject) {
         ffi::PyErr_Fetch(&raw mut kind, &raw mut value, &raw mut trace);
         entered((), |py| {
             let object = this.cast::<Awaitable>();
-            (*object).finalized = true;
             (*object).say_lost(py);
+            (*object).seen = Seen::Finalized;
             Ok(())
         });
         #[allow(deprecated)]
@@ -91,8 +92,7 @@ pub(super) unsafe extern "C" fn dealloc(this: *mut ffi::PyObject) {
         }
         if (*object).ended_well() {
             // The way of nearly all of them: nothing to cancel, to tell or to warn about.
-            if (*object).first.is_none() && (*object).more.is_empty() && (*object).message.is_null()
-            {
+            if (*object).first.is_none() && (*object).more.is_none() {
                 ffi::Py_XDECREF(std::mem::replace(&mut (*object).outcome, null_mut()));
             } else {
                 clear(this);
@@ -138,7 +138,7 @@ pub(super) unsafe fn free(this: *mut ffi::PyObject) {
         let class = ffi::Py_TYPE(this);
         let kept = KEPT.load(Ordering::Relaxed);
         // What was finalized would never be again.
-        if kept < MOST && !(*object).finalized {
+        if kept < MOST && (*object).seen != Seen::Finalized {
             (*object).outcome = FIRST.load(Ordering::Relaxed);
             FIRST.store(this, Ordering::Relaxed);
             KEPT.store(kept + 1, Ordering::Relaxed);

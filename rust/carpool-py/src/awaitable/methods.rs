@@ -167,7 +167,7 @@ pub(super) unsafe extern "C" fn exception(
             }),
             State::Value => new_ref(ffi::Py_None()),
             State::Error => {
-                (*object).received = true;
+                (*object).seen = (*object).seen.received();
                 new_ref((*object).outcome)
             }
             State::Cancelled => entered(null_mut(), |py| {
@@ -219,12 +219,11 @@ pub(super) unsafe extern "C" fn cancel(
             if (*object).state != State::Pending {
                 return Ok(ffi::PyBool_FromLong(0));
             }
-            if let Some(message) = arguments(py, args, count, names)?.get(0, "msg")? {
-                if message != ffi::Py_None() {
-                    (*object).message = new_ref(message);
-                }
-            }
+            let message = arguments(py, args, count, names)?.get(0, "msg")?;
             (*object).state = State::Cancelled;
+            if let Some(message) = message.filter(|&message| message != ffi::Py_None()) {
+                (*object).outcome = new_ref(message);
+            }
             if !(*object).held {
                 track(object);
             }
@@ -344,7 +343,7 @@ pub(super) unsafe extern "C" fn add_done_callback(
             if (*object).first.is_none() {
                 (*object).first = Some(callback);
             } else {
-                (*object).more.push(callback);
+                (*object).more.get_or_insert_default().push(callback);
             }
             if (*object).state == State::Pending {
                 if !(*object).held {
@@ -377,7 +376,7 @@ pub(super) unsafe extern "C" fn remove_done_callback(
         entered(null_mut(), |py| {
             let object = this.cast::<Awaitable>();
             let known = (*object).first.take().into_iter();
-            let known: Vec<_> = known.chain(std::mem::take(&mut (*object).more)).collect();
+            let known: Vec<_> = known.chain((*object).take_more()).collect();
             let mut removed = 0;
             let mut kept = Vec::with_capacity(known.len());
             let mut failed = None;
@@ -398,10 +397,11 @@ pub(super) unsafe extern "C" fn remove_done_callback(
                 }
             }
             kept.extend((*object).first.take());
-            kept.append(&mut (*object).more);
+            kept.extend((*object).take_more());
             let mut kept = kept.into_iter();
             (*object).first = kept.next();
-            (*object).more = kept.collect();
+            let rest: Vec<_> = kept.collect();
+            (*object).more = (!rest.is_empty()).then(|| Box::new(rest));
             match failed {
                 Some(error) => Err(error),
                 None => Ok(ffi::PyLong_FromLong(removed)),

@@ -61,6 +61,16 @@ enum State {
     Cancelled,
 }
 
+impl Seen {
+    /// Somebody sees the error now.
+    fn received(self) -> Self {
+        match self {
+            Self::Nothing => Self::Received,
+            other => other,
+        }
+    }
+}
+
 /// A callback and the context it is called in; both owned.
 struct Callback {
     call: *mut ffi::PyObject,
@@ -76,21 +86,28 @@ pub(crate) struct Awaitable {
     weak_references: *mut ffi::PyObject,
     /// Always there once the object can be seen from Python.
     ticket: Option<CoreTicket>,
-    /// The result or the exception; owned, null while pending.
+    /// The result or the exception, or, cancelled, what `cancel(msg)` was given; owned or null, null while pending.
     outcome: *mut ffi::PyObject,
-    /// What `cancel(msg)` was given; owned or null.
-    message: *mut ffi::PyObject,
     /// Most awaitables get one callback: the wakeup of one task.
     first: Option<Callback>,
-    more: Vec<Callback>,
-    epoch: u64,
+    #[allow(clippy::box_collection, reason = "one word where there are none")]
+    more: Option<Box<Vec<Callback>>>,
+    /// The low half: no process has that many ancestors.
+    epoch: u32,
     state: State,
     blocking: bool,
     held: bool,
+    seen: Seen,
+}
+
+/// What has been done about an awaitable that nobody may look at any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Nothing,
     /// Somebody has seen the error.
-    received: bool,
-    /// The collector has called `finalize`, which it does once.
-    finalized: bool,
+    Received,
+    /// The collector has called `finalize`, which it does once; the error, if it is one, was shown.
+    Finalized,
 }
 
 /// An awaitable that became done and has callbacks; keeps it alive.
@@ -145,7 +162,7 @@ impl Done {
         // is owned, and released by `run`.
         unsafe {
             let first = (*this).first.take();
-            let more = std::mem::take(&mut (*this).more);
+            let more = (*this).take_more();
             let mut result = match first {
                 Some(callback) => run(py, callback, this),
                 None => Ok(()),
@@ -240,6 +257,16 @@ impl Link {
 }
 
 impl Awaitable {
+    /// Whether it was made in this process, not in one that was forked from.
+    fn is_ours(&self) -> bool {
+        self.epoch == shared::epoch() as u32
+    }
+
+    /// The callbacks but for the first.
+    fn take_more(&mut self) -> Vec<Callback> {
+        self.more.take().map_or_else(Vec::new, |more| *more)
+    }
+
     /// Turns the request's hold on the object into one of the caller, if there are callbacks.
     fn take_hold(&mut self, this: NonNull<Awaitable>) -> Option<Done> {
         if !self.held {
@@ -277,15 +304,13 @@ pub(crate) fn make(
         (&raw mut (*this).weak_references).write(null_mut());
         (&raw mut (*this).ticket).write(None);
         (&raw mut (*this).outcome).write(null_mut());
-        (&raw mut (*this).message).write(null_mut());
         (&raw mut (*this).first).write(None);
-        (&raw mut (*this).more).write(Vec::new());
-        (&raw mut (*this).epoch).write(engine.get().0.epoch);
+        (&raw mut (*this).more).write(None);
+        (&raw mut (*this).epoch).write(engine.get().0.epoch as u32);
         (&raw mut (*this).state).write(State::Pending);
         (&raw mut (*this).blocking).write(false);
         (&raw mut (*this).held).write(false);
-        (&raw mut (*this).received).write(false);
-        (&raw mut (*this).finalized).write(false);
+        (&raw mut (*this).seen).write(Seen::Nothing);
         this
     };
     // SAFETY: a new reference to an object whose fields are all valid; if `submit` fails it is freed
@@ -307,7 +332,7 @@ impl Awaitable {
     fn ended_well(&self) -> bool {
         let ended = match self.state {
             State::Pending => false,
-            State::Error => self.received,
+            State::Error => self.seen != Seen::Nothing,
             State::Value | State::Cancelled => true,
         };
         if ended && self.weak_references.is_null() {
@@ -326,7 +351,7 @@ impl Awaitable {
         };
         let Some(link) = self.link() else { return };
         link.awaitable.store(null_mut(), Ordering::Relaxed);
-        if self.state == State::Pending && self.epoch == shared::epoch() {
+        if self.state == State::Pending && self.is_ours() {
             drop(ticket.cancel());
         }
         self.say_lost(py);
@@ -334,8 +359,8 @@ impl Awaitable {
 
     /// Says that an error reached nobody, once.
     fn say_lost(&mut self, py: Python<'_>) {
-        if self.state == State::Error && !self.received {
-            self.received = true;
+        if self.state == State::Error && self.seen == Seen::Nothing {
+            self.seen = Seen::Received;
             if let Some(link) = self.link() {
                 // SAFETY: in state `Error` the outcome is an owned exception object.
                 let error = unsafe { Bound::from_borrowed_ptr(py, self.outcome) };

@@ -7,9 +7,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::{Awaitable, State};
+use crate::errors;
 #[cfg(Py_3_12)]
 use crate::port::Port;
-use crate::{errors, shared};
 
 /// Makes a new reference of a borrowed one.
 ///
@@ -59,7 +59,7 @@ pub(crate) unsafe fn caught<R>(failed: R, body: impl FnOnce(Python<'_>) -> PyRes
 pub(super) unsafe fn raise_error(this: *mut Awaitable) {
     // SAFETY: by contract; the outcome of an object in state `Error` is an exception object.
     unsafe {
-        (*this).received = true;
+        (*this).seen = (*this).seen.received();
         let error = (*this).outcome;
         ffi::PyException_SetTraceback(error, ffi::Py_None());
         ffi::PyErr_SetObject(ffi::Py_TYPE(error).cast(), error);
@@ -83,8 +83,12 @@ pub(super) unsafe fn cancelled_error(
     this: *mut Awaitable,
 ) -> PyResult<Bound<'_, PyAny>> {
     let class = py.import("asyncio")?.getattr("CancelledError")?;
-    // SAFETY: by contract; a message is owned by the object.
-    match unsafe { Bound::from_borrowed_ptr_or_opt(py, (*this).message) } {
+    // SAFETY: by contract; what it was cancelled with is owned by the object.
+    let message = unsafe {
+        let message = Bound::from_borrowed_ptr_or_opt(py, (*this).outcome);
+        message.filter(|_| (*this).state == State::Cancelled)
+    };
+    match message {
         Some(message) => class.call1((message,)),
         None => class.call0(),
     }
@@ -106,7 +110,7 @@ pub(super) unsafe fn step(this: *mut Awaitable) -> Step {
     unsafe {
         match (*this).state {
             State::Value => Step::Return(new_ref((*this).outcome)),
-            State::Pending if (*this).epoch == shared::epoch() => {
+            State::Pending if (*this).is_ours() => {
                 (*this).blocking = true;
                 Step::Yield
             }
