@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import gc
 import inspect
 import pickle
@@ -74,6 +75,56 @@ def test_bare_and_called() -> None:
     assert (bare(1), called(2), by_place(3)) == (1, 2, 3)
     assert by_place.small_batch_threshold == 2
     assert isinstance(bare, batched.BatchProcessor)
+
+
+def test_items_by_name(run: Callable[..., Any]) -> None:
+    echo, aecho = batched.dynamically(lambda items: items), aio.dynamically(lambda items: items)
+
+    async def main() -> None:
+        assert await echo.acall(item=1) == 1
+        assert await echo.acall(item=[1, 2]) == [1, 2]
+        assert await aecho(items=1) == 1
+        assert await aecho(items=[1, 2]) == [1, 2]
+
+    assert echo(items=1) == 1
+    assert echo(items=[1, 2]) == [1, 2]
+    run(main())
+
+
+def test_coroutine_functions_run_on_the_worker_s_own_loop(run: Callable[..., Any]) -> None:
+    loops: set[Any] = set()
+
+    @batched.dynamically(batch_size=4)
+    async def squares(items: list[int]) -> list[int]:
+        await asyncio.sleep(0)
+        loops.add(asyncio.get_running_loop())
+        return [item * item for item in items]
+
+    async def main() -> None:
+        assert await squares.acall(3) == 9
+        assert await squares.acall([2, 3]) == [4, 9]
+        assert squares(4) == 16
+        assert asyncio.get_running_loop() not in loops
+
+    assert squares(3) == 9
+    assert squares([2, 3]) == [4, 9]
+    run(main())
+    assert len(loops) == 1
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        list,
+        tuple,
+        collections.deque,
+        collections.UserList,
+        lambda results: {one: one for one in results}.values(),
+    ],
+    ids=["list", "tuple", "deque", "UserList", "values"],
+)
+def test_what_counts_as_a_list_of_results(kind: Callable[[list[int]], Any]) -> None:
+    assert batched.dynamically(lambda items: kind([item + 1 for item in items]))([1, 2]) == [2, 3]
 
 
 def test_a_list_longer_than_any_queue_of_carpool_s_own() -> None:
@@ -200,6 +251,36 @@ def test_a_processor_for_each_instance() -> None:
     assert [n for batch in two.batches for n in batch] == [3, 1, 2]
     assert two.times.stats.total_processed == 3
     assert Scale.times(ten, 4) == 40
+
+
+def test_a_method_is_equal_to_itself() -> None:
+    two, other = Scale(2), Scale(2)
+    assert two.times == two.times
+    assert len({two.times, two.times, other.times}) == 2
+    assert two.times != other.times
+    assert doubled == doubled
+    assert doubled != atripled
+
+
+def test_class_methods(run: Callable[..., Any]) -> None:
+    class Model:
+        @classmethod
+        @batched.dynamically
+        def named(cls, items: list[int]) -> list[Any]:
+            return [(cls.__name__, item) for item in items]
+
+    class Derived(Model):
+        pass
+
+    named: Any = Model.named
+    assert named(1) == ("Model", 1)
+    derived: Any = Derived().named
+    assert derived([1]) == [("Derived", 1)]
+
+    async def main() -> None:
+        assert await derived.acall(2) == ("Derived", 2)
+
+    run(main())
 
 
 def test_the_class_gives_the_method_itself() -> None:
@@ -397,11 +478,58 @@ def test_a_cancelled_call_never_reaches_the_handler(gate: Gate, run: Callable[..
 
 
 @pytest.mark.parametrize(
-    "settings", [{"batch_size": 0}, {"batch_size": "many"}, {"timeout_ms": -1}]
+    ("settings", "error", "text"),
+    [
+        ({"batch_size": 0}, ValueError, "batch_size must be a whole number from 1, not 0"),
+        ({"batch_size": "many"}, TypeError, "batch_size must be a whole number from 1, not 'many'"),
+        ({"batch_size": 2.0}, TypeError, "batch_size must be a whole number"),
+        ({"batch_size": True}, TypeError, "batch_size must be a whole number"),
+        ({"timeout_ms": -1}, ValueError, "timeout_ms must be a number of milliseconds from 0"),
+        ({"timeout_ms": float("nan")}, ValueError, "timeout_ms must be a number of milliseconds"),
+        ({"timeout_ms": "5"}, TypeError, "timeout_ms must be a number of milliseconds"),
+        ({"small_batch_threshold": "a"}, TypeError, "small_batch_threshold must be a number"),
+    ],
 )
-def test_settings_are_checked_at_once(settings: dict[str, Any]) -> None:
-    with pytest.raises((TypeError, ValueError)):
-        batched.dynamically(**settings)(lambda items: items)
+@pytest.mark.parametrize(
+    "dynamically",
+    [batched.dynamically, inference.dynamically, aio.dynamically, aio.inference.dynamically],
+)
+def test_settings_are_checked_at_once(
+    dynamically: Any, settings: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        dynamically(**settings)(lambda items: items)
+
+    def method(self: Any, items: Any) -> Any:
+        return items
+
+    with pytest.raises(error, match=text):
+        dynamically(**settings)(method)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"max_batch_length": 0}, ValueError, "max_batch_length must be a whole number from 1"),
+        ({"max_batch_length": "a"}, TypeError, "max_batch_length must be a whole number from 1"),
+        ({"priority_strategy": "first"}, ValueError, "not a valid PriorityStrategy"),
+        ({"cache": {}}, TypeError, "cache must have the methods of AsyncCache"),
+        ({"batch_item_cls": int}, TypeError, "batch_item_cls must be a subclass of AsyncBatchItem"),
+        ({"batch_item_cls": "a"}, TypeError, "batch_item_cls must be a subclass of AsyncBatchItem"),
+    ],
+)
+@pytest.mark.parametrize("dynamically", [aio.dynamically, aio.inference.dynamically])
+def test_settings_of_aio_are_checked_at_once(
+    dynamically: Any, settings: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        dynamically(**settings)(lambda items: items)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    np = pytest.importorskip("numpy")
+    sized = batched.dynamically(batch_size=np.int64(2), timeout_ms=np.float32(1))(lambda xs: xs)
+    assert sized([1, 2, 3]) == [1, 2, 3]
 
 
 # ------------------------------------------------------------------------- constructors, pickles

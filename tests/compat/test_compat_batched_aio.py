@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
 
 from carpool.compat.batched import aio
+from carpool.compat.batched.aio.batch_generator import AsyncBatchItem
 from carpool.compat.batched.types import AsyncCache, CacheStats, PriorityStrategy
 from gates import Gate, auntil
 
@@ -296,6 +298,74 @@ def test_items_are_compared_by_priority(run: Callable[..., Any]) -> None:
         assert len(aio.AsyncBatchItem("abc", loop.create_future(), 1, lambda text: 7)) == 7
 
     run(main())
+
+
+@dataclasses.dataclass(order=True)
+class Labelled(aio.AsyncBatchItem[Any, Any]):
+    label: str = dataclasses.field(default="none", compare=False)
+
+    def set_result(self, result: Any) -> None:
+        super().set_result((result, self.label))
+
+
+def test_items_may_be_data_classes_and_generic(run: Callable[..., Any]) -> None:
+    async def main() -> None:
+        labelled = aio.dynamically(batch_item_cls=Labelled)(lambda items: items)
+        assert await labelled(["a", "b"]) == [("a", "none"), ("b", "none")]
+        plain: Any = aio.AsyncBatchItem[int, int]
+        echo = aio.dynamically(batch_item_cls=plain)(lambda items: items)
+        assert await echo([1]) == [1]
+        assert echo.batch_item_cls is aio.AsyncBatchItem
+
+    run(main())
+    names = [field.name for field in dataclasses.fields(Labelled)]
+    assert names == ["content", "future", "priority", "_len_fn", "label"]
+    assert AsyncBatchItem is aio.AsyncBatchItem
+
+
+@pytest.mark.parametrize("which", ["set_result", "set_exception"])
+def test_an_item_that_fails_to_answer_is_answered(run: Callable[..., Any], which: str) -> None:
+    def broken(self: Any, answer: Any) -> None:
+        raise LookupError("the item's own")
+
+    broken_class: Any = type("Broken", (aio.AsyncBatchItem,), {which: broken})
+
+    @aio.dynamically(batch_item_cls=broken_class)
+    async def echo(items: list[Any]) -> list[Any]:
+        if which == "set_exception":
+            raise ValueError("the handler's")
+        return items
+
+    async def main() -> None:
+        with pytest.raises(LookupError, match="the item's own"):
+            await echo(1)
+
+    run(main())
+
+
+def test_an_item_that_answers_itself_never_runs(run: Callable[..., Any], gate: Gate) -> None:
+    made: list[Any] = []
+
+    class Own(aio.AsyncBatchItem[Any, Any]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    held = aio.dynamically(batch_item_cls=Own, batch_size=1, timeout_ms=0)(gate.ahandler)
+
+    async def main() -> None:
+        first = asyncio.create_task(held("first"))
+        await gate.aentered()
+        second = asyncio.create_task(held("second"))
+        await auntil(lambda: held.stats.queue_size == 1)
+        made[1].set_result("known by other ways")
+        assert await second == "known by other ways"
+        await auntil(lambda: held.stats.queue_size == 0)
+        gate.open()
+        assert await first == ("answer", "first")
+
+    run(main())
+    assert gate.items == ["first"]
 
 
 def test_figures_begin_anew(run: Callable[..., Any]) -> None:

@@ -193,6 +193,8 @@ def test_an_output_without_rows_is_an_error(output: Any) -> None:
         ((np.ones((2, 2)),), {}, TypeError, "a dict of arrays or tensors by name"),
         (({}, {}), {}, TypeError, "one dict, or by name"),
         ((), {"x": [[1, 2]]}, TypeError, "row of the feature 'x'"),
+        ((), {"x": 3}, TypeError, "the feature 'x' must be an array, a tensor or a list of those"),
+        ((), {"x": np.array(3)}, TypeError, "the feature 'x' must be an array, a tensor or a list"),
     ],
 )
 def test_a_wrong_call_fails_its_caller_alone(
@@ -229,6 +231,20 @@ def test_methods(lib: Any) -> None:
     x, shift = array(lib, [[1.0], [2.0]]), array(lib, [[0.5], [0.5]])
     assert Model(2.0).scaled(x=x, shift=shift).tolist() == [[2.5], [4.5]]
     assert Model(3.0).scaled({"x": x, "shift": shift}).tolist() == [[3.5], [6.5]]
+
+
+def test_coroutine_functions_of_the_thread_flavour(run: Callable[..., Any], lib: Any) -> None:
+    @inference.dynamically(spread_kwargs=True)
+    async def model(x: Any) -> Any:
+        await asyncio.sleep(0)
+        return x * 2
+
+    assert model(x=array(lib, [[1.0]])).tolist() == [[2.0]]
+
+    async def main() -> None:
+        assert (await model.acall(x=array(lib, [[1.0]]))).tolist() == [[2.0]]
+
+    run(main())
 
 
 def test_from_coroutines(run: Callable[..., Any], lib: Any) -> None:

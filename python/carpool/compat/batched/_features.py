@@ -53,7 +53,7 @@ def split_features(features: Any) -> list[dict[str, Any]]:
         )
     if not features:
         raise ValueError("a call needs at least one feature; it has none")
-    counts = {name: len(rows) for name, rows in features.items()}
+    counts = {name: _count(name, rows) for name, rows in features.items()}
     if len(set(counts.values())) > 1:
         shown = ", ".join(f"{name}: {count}" for name, count in counts.items())
         raise ValueError(f"features must have the same number of rows; here they have {shown}")
@@ -63,6 +63,15 @@ def split_features(features: Any) -> list[dict[str, Any]]:
     return [
         {name: _array_of(name, rows[at]) for name, rows in features.items()} for at in range(count)
     ]
+
+
+def _count(name: str, rows: Any) -> int:
+    if not hasattr(type(rows), "__len__") or getattr(rows, "ndim", 1) == 0:
+        raise TypeError(
+            f"the feature {name!r} must be an array, a tensor or a list of those, with a row for each item, "
+            f"not {rows!r} ({type(rows).__name__})"
+        )
+    return len(rows)
 
 
 def kind_of(row: Mapping[str, Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, ValuesView
 from typing import Any, NamedTuple
 
 from carpool.compat._front import is_coroutine_function, named_as
@@ -74,6 +74,8 @@ def check_length(found: int, count: int) -> None:
 
 
 def _rows(output: Any, count: int) -> Any:
+    if isinstance(output, ValuesView):
+        output = list(output)
     # What has no length at all is refused by the batcher, with its kind named.
     if hasattr(type(output), "__len__"):
         check_length(len(output), count)

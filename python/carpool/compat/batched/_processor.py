@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overloa
 import carpool
 from carpool.compat._front import UNBOUNDED, Front, PerInstance, batcher
 
+from ._checks import checked
 from ._handler import Shape, handler_of, is_method, plain_shape
 from .types import BatchProcessorStats
 
@@ -43,6 +44,7 @@ class Processor(Front):
     __self__: Any
 
     def __init__(self, function: Callable[..., Any], **settings: Any) -> None:
+        settings = self._checked(settings)
         self._wear(function, settings)
         self._own = Own()
         self._be(function, self._batcher(function, settings, method=False), settings)
@@ -77,6 +79,15 @@ class Processor(Front):
         )
 
     @classmethod
+    def _checked(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings as they are kept.
+
+        Raises:
+            TypeError, ValueError: one is of the wrong type or out of range.
+        """
+        return checked(settings)
+
+    @classmethod
     def _shape(cls, settings: dict[str, Any]) -> Shape:
         return plain_shape
 
@@ -94,6 +105,18 @@ class Processor(Front):
     def stats(self) -> Any:
         """Figures so far, a `BatchProcessorStats`."""
         return BatchProcessorStats.between(self._own.cleared, self._inner.stats)
+
+    def __eq__(self, other: object) -> bool:
+        """Of a method: whether it is the same one of the same instance, as with bound methods."""
+        return self is other or (
+            isinstance(other, Processor)
+            and hasattr(self, "__self__")
+            and self.__self__ is getattr(other, "__self__", None)
+            and self._function is other._function
+        )
+
+    def __hash__(self) -> int:
+        return hash((id(getattr(self, "__self__", self)), self._function))
 
     def __reduce__(self) -> Any:
         if hasattr(self, "__self__"):
@@ -129,10 +152,10 @@ class BatchProcessor(Processor, Generic[T, U]):
         )
 
     @overload
-    def __call__(self, items: list[T], /) -> list[U]: ...
+    def __call__(self, items: list[T]) -> list[U]: ...
     @overload
-    def __call__(self, item: T, /) -> U: ...
-    def __call__(self, items: Any, /) -> Any:
+    def __call__(self, items: T) -> U: ...
+    def __call__(self, items: Any) -> Any:
         """Blocks for the result of one item, or of each item of a list.
 
         Raises:
@@ -142,17 +165,21 @@ class BatchProcessor(Processor, Generic[T, U]):
         """
         if isinstance(items, list):
             return list(self._by_size(len(items)).map(items))
-        return self._by_size(1)(items)
+        inner = self._by_size(1)
+        if isinstance(inner, carpool.AsyncBatchedFunction):
+            # To be awaited where it is called; here the call waits.
+            return inner.submit(items).result()
+        return inner(items)
 
     @overload
-    async def acall(self, items: list[T], /) -> list[U]: ...
+    async def acall(self, item: list[T]) -> list[U]: ...
     @overload
-    async def acall(self, item: T, /) -> U: ...
-    async def acall(self, items: Any, /) -> Any:
+    async def acall(self, item: T) -> U: ...
+    async def acall(self, item: Any) -> Any:
         """The same for coroutines, on any event loop. Cancelled while it waits, it never reaches the handler."""
-        if isinstance(items, list):
-            return [row async for row in self._by_size(len(items)).amap(items)]
-        return await self._by_size(1).acall(items)
+        if isinstance(item, list):
+            return [row async for row in self._by_size(len(item)).amap(item)]
+        return await self._by_size(1).acall(item)
 
     def start(self) -> None:
         """Nothing: the worker starts with the first call."""
@@ -182,6 +209,7 @@ class BatchedMethod(Front, Generic[S_contra, T]):
     def __init__(
         self, function: Callable[..., Any], kind: type[Processor], **settings: Any
     ) -> None:
+        settings = kind._checked(settings)
         self._kind = kind
         self._wear(function, settings)
         self._inner = kind._batcher(function, settings, method=True)

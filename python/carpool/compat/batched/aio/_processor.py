@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, get_origin, overload
 
 from carpool.compat._front import await_all, is_coroutine_function
+from carpool.compat.batched._checks import check_cache, whole
 from carpool.compat.batched._features import length_of
 from carpool.compat.batched._handler import Shape
 from carpool.compat.batched._processor import BatchedMethod, Processor, decorator_of
 from carpool.compat.batched.types import AsyncCache, BatchProcessorStats, PriorityStrategy
 
-from ._item import AsyncBatchItem
+from .batch_generator import AsyncBatchItem
 
 if TYPE_CHECKING:
     from carpool._types import Rows
@@ -36,8 +37,25 @@ class AsyncProcessor(Processor):
         super()._be(function, inner, settings)
         self.cache = settings["cache"]
         self.max_batch_length = settings["max_batch_length"]
-        self.priority_strategy = PriorityStrategy(settings["priority_strategy"])
+        self.priority_strategy = settings["priority_strategy"]
         self.batch_item_cls = settings["batch_item_cls"]
+
+    @classmethod
+    def _checked(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        settings = super()._checked(settings)
+        check_cache(settings["cache"])
+        most = settings["max_batch_length"]
+        given = settings["batch_item_cls"]
+        kind = get_origin(given) or given
+        if not isinstance(kind, type) or not issubclass(kind, AsyncBatchItem):
+            raise TypeError(f"batch_item_cls must be a subclass of AsyncBatchItem, not {given!r}")
+        strategy = PriorityStrategy(settings["priority_strategy"])
+        return {
+            **settings,
+            "max_batch_length": None if most is None else whole("max_batch_length", most),
+            "batch_item_cls": kind,
+            "priority_strategy": strategy,
+        }
 
     @classmethod
     def _shape(cls, settings: dict[str, Any]) -> Shape:
@@ -119,15 +137,21 @@ class AsyncProcessor(Processor):
             def deliver(answer: Any) -> None:
                 if answer.cancelled():
                     item.future.cancel()
-                elif (error := answer.exception()) is not None:
-                    item.set_exception(error)
-                else:
-                    item.set_result(answer.result())
+                    return
+                error = answer.exception()
+                try:
+                    if error is None:
+                        item.set_result(answer.result())
+                    else:
+                        item.set_exception(error)
+                except Exception as own:
+                    # The class is the program's: its caller is answered all the same.
+                    if not item.future.done():
+                        item.future.set_exception(own)
 
             answer.add_done_callback(deliver)
-            item.future.add_done_callback(
-                lambda future: answer.cancel() if future.cancelled() else None
-            )
+            # Cancelled, or answered by other ways: nothing that has ended takes notice.
+            item.future.add_done_callback(lambda _: answer.cancel())
             return item.future
 
         return ask
@@ -190,10 +214,10 @@ class AsyncBatchProcessor(AsyncProcessor, Generic[T, U]):
         )
 
     @overload
-    async def __call__(self, items: list[T], /) -> list[U]: ...
+    async def __call__(self, items: list[T]) -> list[U]: ...
     @overload
-    async def __call__(self, item: T, /) -> U: ...
-    async def __call__(self, items: Any, /) -> Any:
+    async def __call__(self, items: T) -> U: ...
+    async def __call__(self, items: Any) -> Any:
         """The result of one item, or of each item of a list.
 
         Raises:

@@ -10,8 +10,8 @@ from carpool.compat.batched._processor import Processor, decorator_of
 from carpool.compat.batched.inference import ModelProcessor, one_of_two, rows_of_call
 from carpool.compat.batched.types import AsyncCache, Feature, PriorityStrategy
 
-from ._item import AsyncBatchItem
 from ._processor import AsyncProcessor
+from .batch_generator import AsyncBatchItem
 
 __all__ = ["AsyncModelBatchProcessor", "dynamically"]
 

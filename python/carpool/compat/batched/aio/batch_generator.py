@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from carpool.compat.batched._features import length_of
 
@@ -17,28 +17,21 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-@functools.total_ordering
+@dataclass(order=True)
 class AsyncBatchItem(Generic[T, U]):
     """One item on its way.
 
     Args:
         content: the item.
         future: the caller's; answered through `set_result` and `set_exception`, on the caller's loop.
-        priority: lower is more urgent.
+        priority: lower is more urgent; what items are compared by.
         _len_fn: what `max_batch_length` counts of the content; else its length.
     """
 
-    def __init__(
-        self,
-        content: T,
-        future: asyncio.Future[U],
-        priority: int = 1,
-        _len_fn: Callable[[T], int] | None = None,
-    ) -> None:
-        self.content = content
-        self.future = future
-        self.priority = priority
-        self._len_fn = _len_fn
+    content: T = field(compare=False)
+    future: asyncio.Future[U] = field(compare=False)
+    priority: int = 1
+    _len_fn: Callable[[T], int] | None = field(default=None, compare=False)
 
     def set_result(self, result: U) -> None:
         """Answers with a result, unless it is answered."""
@@ -60,11 +53,3 @@ class AsyncBatchItem(Generic[T, U]):
     def __bool__(self) -> bool:
         # An item of length 0 is one all the same.
         return True
-
-    def __lt__(self, other: AsyncBatchItem[Any, Any]) -> bool:
-        return self.priority < other.priority
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, AsyncBatchItem) and self.priority == other.priority
-
-    __hash__ = None  # type: ignore[assignment]  # compared by priority, as it always was
