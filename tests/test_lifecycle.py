@@ -105,6 +105,28 @@ say(model.embed.stats.submitted, model.embed(3), Model(2).embed(3))
     assert said == ["0 8 1", "10", "0 21 6"]
 
 
+def test_what_stands_in_the_main_module_pickles_by_every_protocol() -> None:
+    said = run_script("""
+import pickle
+from carpool import batched
+@batched
+def f(items): return items
+class Model:
+    @batched
+    def embed(self, items): return items
+    class Part:
+        @batched
+        def encode(self, items): return items
+model = Model()
+for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+    for one in (f, Model.embed, Model.Part.encode):
+        assert pickle.loads(pickle.dumps(one, protocol)) is one, (one, protocol)
+    assert pickle.loads(pickle.dumps(model.embed, protocol))(3) == 3
+say("all")
+""")
+    assert said == ["all"]
+
+
 def test_an_instance_pickles_and_copies_after_use() -> None:
     model = picklable.Model(3)
     assert model.embed(2) == 6

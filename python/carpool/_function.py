@@ -308,6 +308,13 @@ class Decorated(Call, Lifecycle):
             plan.function.__qualname__ = path + WRAPPED
         return _remake, (plan.function, plan.kind, self._station.options.given())
 
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        made = self.__reduce__()
+        # Before protocol 4 what is within a function is reached by pickling the function: a circle.
+        named = isinstance(made, tuple) and made[0] is _remake and protocol < 4
+        path = self.__dict__.get("__qualname__", "")
+        return path if named and _stands_at(self.__module__, path) is self else made
+
     def __repr__(self) -> str:
         of = f" of {self._bound[0]!r}" if self._bound else ""
         given = f" with {self._given.shown()}" if self._given.given() else ""

@@ -60,6 +60,14 @@ class Front:
             self._function.__qualname__ = path + _WRAPPED
         return _remake, (type(self), self._function, self._settings)
 
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        made = self.__reduce__()
+        # Before protocol 4 what is within a function is reached by pickling the function: a circle.
+        named = isinstance(made, tuple) and made[0] is _remake and protocol < 4
+        path = str(getattr(self, "__qualname__", ""))
+        module = str(getattr(self, "__module__", ""))
+        return path if named and _stands_at(module, path) is self else made
+
 
 def _stands_at(module: str, path: str) -> Any:
     """What stands at a qualified name; None where nothing does."""
