@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import pickle
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from carpool import Batcher, DeadlineExceeded, QueueFull, RequestTooLarge, batched
+from carpool import Batcher, DeadlineExceeded, QueueFull, RequestTooLarge, _control, batched
 from carpool._options import FOR_GOOD, LIVE, Options
 from carpool._station import Station
 from gates import LIMIT, WAYS, Gate, auntil, batched_by, in_thread, run_script, until
@@ -354,6 +356,16 @@ def test_every_option_either_changes_or_is_for_good() -> None:
     }
     assert numbers <= {*LIVE, *FOR_GOOD}
     assert not set(LIVE) & set(FOR_GOOD)
+
+
+def test_type_checkers_know_every_option_that_changes() -> None:
+    stated = ast.parse(Path(_control.__file__).read_text())
+    configures = [
+        node
+        for node in ast.walk(stated)
+        if isinstance(node, ast.FunctionDef) and node.name == "configure" and node.args.kwonlyargs
+    ]
+    assert [{one.arg for one in node.args.kwonlyargs} for node in configures] == [set(LIVE)]
 
 
 def test_before_the_first_use_nothing_is_started() -> None:

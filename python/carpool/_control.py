@@ -73,6 +73,7 @@ class Lifecycle:
             retries: int = ...,
             retry_ms: float = ...,
             stall_ms: float | None = ...,
+            target_ms: float | None = ...,
             sample_rate: float = ...,
             slow_ms: float | None = ...,
         ) -> None:

@@ -1,13 +1,14 @@
 //! Latency targets, compared: carpool's `target_ms` with fixed settings, AIMD and a fit of `a·n + b`, on Poisson
 //! arrivals at 30 to 95 % of capacity, bursts, and a handler that becomes ten times slower; 20 seeds each, in
-//! virtual time. `make bench-target` prints the tables; `CARPOOL_SEEDS` and `CARPOOL_REQUESTS` change how many.
+//! virtual time. `make bench-target` prints the tables; `CARPOOL_SEEDS` and `CARPOOL_REQUESTS` change how many,
+//! `CARPOOL_FIRST_SEED` which.
 #![allow(missing_docs)]
 
 #[path = "../tests/contest/mod.rs"]
 mod contest;
 
 use contest::schemes::{Aimd, Fit, Fixed, play};
-use contest::traces::{Trace, all};
+use contest::traces::{Trace, all, others};
 use contest::{Outcome, shipped};
 
 const MS: u64 = 1_000_000;
@@ -81,9 +82,24 @@ fn main() {
         number("CARPOOL_SEEDS", 20),
         number("CARPOOL_REQUESTS", 60_000),
     );
-    let traces: Vec<Vec<Trace>> = (0..seeds)
-        .map(|seed| all(seed, requests as usize))
-        .collect();
+    let first = number("CARPOOL_FIRST_SEED", 0);
+    for (what, traces) in [
+        ("by which its constants were chosen", all as Traces),
+        ("by which nothing was chosen", others),
+    ] {
+        println!("\nRequests {what}:");
+        compare(
+            first..first + seeds,
+            |seed| traces(seed, requests as usize),
+            what,
+        );
+    }
+}
+
+type Traces = fn(u64, usize) -> Vec<Trace>;
+
+fn compare(seeds: std::ops::Range<u64>, traces: impl Fn(u64) -> Vec<Trace>, what: &str) {
+    let traces: Vec<Vec<Trace>> = seeds.clone().map(traces).collect();
     let (mut as_good, mut better, mut pairs) = (0, 0, 0);
     for (at, first) in traces[0].iter().enumerate() {
         let target = first.target as f64 / 1e6;
@@ -94,8 +110,10 @@ fn main() {
         );
         let mut own = Vec::new();
         for (name, scheme) in SCHEMES {
-            let outcomes: Vec<_> = (0..seeds as usize)
-                .map(|seed| scheme(&traces[seed][at], seed as u64))
+            let outcomes: Vec<_> = seeds
+                .clone()
+                .zip(&traces)
+                .map(|(seed, traces)| scheme(&traces[at], seed))
                 .collect();
             let (p99, throughput) = (
                 mean(&outcomes, |o| o.p99),
@@ -127,6 +145,6 @@ fn main() {
         }
     }
     println!(
-        "\n{pairs} comparisons: p99 as good in {as_good} (below the target nobody gains), throughput better in {better}"
+        "\n{pairs} comparisons on requests {what}: p99 as good in {as_good} (below the target nobody gains), throughput better in {better}"
     );
 }

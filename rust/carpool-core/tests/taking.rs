@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use carpool_core::Limits;
 use carpool_core::request::Terms;
+use carpool_core::scheduler::objective::Aside;
 use carpool_core::scheduler::pending::{Pending, Queued};
 use proptest::prelude::*;
 
@@ -210,6 +211,64 @@ proptest! {
         // What died unmet may be left; nothing else is.
         run.pending.compact(&mut Vec::new());
         assert_eq!((run.pending.len(), run.pending.groups()), (0, 0));
+    }
+}
+
+prop_compose! {
+    /// Arrivals in order, the level, and whether there is a deadline.
+    fn queue()(
+        all in prop::collection::vec((0..4_u64, prop_oneof![9 => Just(0_i64), 1 => Just(1_i64)], prop::bool::weighted(0.1)), 1..60),
+        levels in prop::bool::weighted(0.2),
+    ) -> Vec<Waiting> {
+        let mut now = 10_000;
+        let one = |(id, (later, level, limited)): (usize, (u64, i64, bool))| {
+            now += later * TICK;
+            let terms = Terms {
+                urgency: Terms::urgency(now, if levels { level * AGE } else { 0 }),
+                deadline: if limited { now + 1_000_000 } else { u64::MAX },
+                ..Terms::at(now)
+            };
+            Waiting { id, terms, refuses: false }
+        };
+        all.into_iter().enumerate().map(one).collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 4000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Those that will be late let others pass: the same as a plain list says, batch after batch, until nobody is left.
+    #[test]
+    fn who_can_be_in_time_goes_first(
+        queue in queue(),
+        size in 1..10_usize,
+        (aged, late) in (0..120_u64, 0..240_u64),
+        most in prop_oneof![0..8_usize, Just(1000)],
+    ) {
+        let (aged, late) = (9_900 + aged * TICK, 9_900 + late * TICK);
+        let mut pending = Pending::new(Limits { max_batch_size: size, ..Limits::default() });
+        let mut waiting = queue.clone();
+        for one in &queue {
+            pending.push(Item(Rc::new((one.id, one.terms, Cell::new(true)))));
+        }
+        while !waiting.is_empty() {
+            let mut aside = Aside { late, aged, most, left: 0, too_many: false };
+            let mut taken = Vec::new();
+            let misfit = pending.take_in_time(0, size, 0, Some(&mut aside), |item| {
+                taken.push(item.0.0);
+                true
+            });
+            let (expected, left) = plainly::in_time(&waiting, size, (aged, late), most);
+            prop_assert!(!misfit);
+            prop_assert_eq!(&taken, &expected);
+            prop_assert_eq!(aside.left, left);
+            waiting.retain(|one| !taken.contains(&one.id));
+            prop_assert_eq!(pending.len(), waiting.len());
+        }
     }
 }
 

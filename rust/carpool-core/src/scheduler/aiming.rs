@@ -1,7 +1,7 @@
 //! What the scheduler does with what it has learned: how long it holds, how many leave, who would be late.
 
 use super::late::Ahead;
-use super::objective::{Hold, Outlook};
+use super::objective::{Aside, Hold, Outlook};
 use super::policy::{self, Decision, Reason, decide};
 use super::{Shared, State};
 use crate::border::Border;
@@ -96,6 +96,20 @@ impl<B: Border> State<B> {
         learned.choose(view.count, size, all)
     }
 
+    /// Who of the group of `key` lets others pass, with a slot that takes up to `size`. Not where callers run their
+    /// own batches: those are in them.
+    #[inline]
+    pub(super) fn aside(
+        &self,
+        shared: &Shared<B>,
+        key: u64,
+        size: usize,
+        now: Nanos,
+    ) -> Option<Aside> {
+        let learned = self.learned.as_ref()?;
+        learned.aside(self.chosen(shared, key, size), now)
+    }
+
     fn is_holding(&self) -> bool {
         self.learned.as_ref().is_some_and(|one| one.is_holding())
     }
@@ -112,9 +126,17 @@ impl<B: Border> State<B> {
 
     /// A batch was sealed.
     #[cold]
-    pub(super) fn note_sealed(&mut self, shared: &Shared<B>, len: usize, cost: u64, now: Nanos) {
+    pub(super) fn note_sealed(
+        &mut self,
+        shared: &Shared<B>,
+        len: usize,
+        cost: u64,
+        aside: Option<Aside>,
+        now: Nanos,
+    ) {
         if let Some(learned) = &mut self.learned {
-            learned.sealed(shared.learning.padded(len), cost, now);
+            let rows = shared.learning.padded(len);
+            learned.sealed(rows, cost, aside.as_ref(), now);
         }
     }
 

@@ -34,7 +34,7 @@ impl<B: Border> State<B> {
                     if key != own.terms.key || !self.pending.among_first(key, leaving, is_own) {
                         return Err(None);
                     }
-                    let sealed = self.seal(shared, key, size, reason, now, out);
+                    let sealed = self.seal(shared, key, size, None, reason, now, out);
                     if !sealed.requests.is_empty() {
                         return Ok(sealed);
                     }

@@ -110,6 +110,14 @@ impl<H: Queued> Group<H> {
             .map(|(_, at)| at)
     }
 
+    /// The lane that holds all there is, where one does.
+    pub(super) fn only_lane(&self) -> Option<usize> {
+        let lanes = self.lanes.iter().enumerate();
+        let mut filled = lanes.filter(|(_, lane)| !lane.queue.is_empty());
+        let (only, _) = filled.next()?;
+        filled.next().is_none().then_some(only)
+    }
+
     /// Drops the dead handles at the end of the lane of `terms`.
     pub(super) fn trim(&mut self, terms: &Terms, mut dropped: impl FnMut(H)) {
         let offset = terms.level();

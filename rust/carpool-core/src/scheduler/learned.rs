@@ -4,7 +4,7 @@
 use super::curve::Curve;
 use super::flow::Flow;
 use super::late::{self, Ahead};
-use super::objective::{Hold, Objective, Outlook, Runs};
+use super::objective::{Aside, Hold, Objective, Outlook, Runs};
 use super::sizes::Sizes;
 use crate::clock::Nanos;
 use crate::limits::{BadLimit, Limits};
@@ -151,9 +151,12 @@ impl Learned {
         self.flow.is_holding()
     }
 
-    /// A batch was sealed that brings `size` rows.
-    pub(crate) fn sealed(&mut self, size: usize, cost: u64, now: Nanos) {
+    /// A batch was sealed that brings `size` rows; `aside` says who let others pass, and what came of that.
+    pub(crate) fn sealed(&mut self, size: usize, cost: u64, aside: Option<&Aside>, now: Nanos) {
         self.flow.sealed();
+        if let Some(objective) = &mut self.objective {
+            objective.sealed(size, aside);
+        }
         if self.keeps_ends {
             let run = self.curve.expected(size, cost).unwrap_or(0.0);
             self.flying.push((now, now.saturating_add(run as Nanos)));
@@ -219,6 +222,13 @@ impl Learned {
         let objective = self.objective.as_ref()?;
         let longest = |runs: &Runs<'_>| objective.longest(pending, groups, most, runs);
         Some(self.with_runs(1.0, longest).unwrap_or(0))
+    }
+
+    /// Who lets others pass, where a batch of `size` requests leaves now; `None` for nobody.
+    pub(crate) fn aside(&self, size: usize, now: Nanos) -> Option<Aside> {
+        let objective = self.objective.as_ref()?;
+        self.with_runs(1.0, |runs| objective.aside(now, (runs.expected)(size)))
+            .flatten()
     }
 
     /// How long to hold what is pending; `None` for not at all.

@@ -19,6 +19,7 @@ pub mod learned;
 mod line;
 pub mod objective;
 mod overflow;
+mod passing;
 pub mod pending;
 pub mod policy;
 mod ranks;
@@ -52,6 +53,7 @@ use cap::Cap;
 pub(crate) use company::Company;
 use deadlines::Deadlines;
 use learned::{Learned, Learning};
+use objective::Aside;
 use pending::{Pending, Queued};
 use policy::{Decision, Reason, decide};
 pub(crate) use waiting::Waiting;
@@ -435,18 +437,21 @@ impl<B: Border> State<B> {
             let Decision::Leave(reason) = decision else {
                 return Err(decision);
             };
-            let sealed = self.seal(shared, key, size, reason, now, out);
+            let aside = self.aside(shared, key, size, now);
+            let sealed = self.seal(shared, key, size, aside, reason, now, out);
             if !sealed.requests.is_empty() {
                 return Ok(sealed);
             }
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "who leaves, and why")]
     fn seal(
         &mut self,
         shared: &Shared<B>,
         key: u64,
         size: usize,
+        mut aside: Option<Aside>,
         reason: Reason,
         now: Nanos,
         out: &mut Outbox<B>,
@@ -455,26 +460,28 @@ impl<B: Border> State<B> {
         let mut requests = Vec::with_capacity(size.min(self.pending.len()));
         let (mut cost, mut oldest) = (0, now);
         let (counters, deadlines) = (&mut self.counters, &mut self.deadlines);
-        let misfit = self.pending.take(key, size, now, |handle| {
-            let terms = handle.terms;
-            deadlines.forget(&handle);
-            match Claimed::claim(handle) {
-                Ok(claimed) => {
-                    if let Some(window) = claimed.handle().window() {
-                        window.ahead.fetch_sub(1, Relaxed);
+        let misfit = self
+            .pending
+            .take_in_time(key, size, now, aside.as_mut(), |handle| {
+                let terms = handle.terms;
+                deadlines.forget(&handle);
+                match Claimed::claim(handle) {
+                    Ok(claimed) => {
+                        if let Some(window) = claimed.handle().window() {
+                            window.ahead.fetch_sub(1, Relaxed);
+                        }
+                        cost += terms.cost;
+                        oldest = oldest.min(terms.arrival);
+                        counters.waits.add(since(terms.arrival, now));
+                        requests.push(claimed);
+                        true
                     }
-                    cost += terms.cost;
-                    oldest = oldest.min(terms.arrival);
-                    counters.waits.add(since(terms.arrival, now));
-                    requests.push(claimed);
-                    true
+                    Err(handle) => {
+                        out.garbage.push(handle);
+                        false
+                    }
                 }
-                Err(handle) => {
-                    out.garbage.push(handle);
-                    false
-                }
-            }
-        });
+            });
         let reason = if misfit { Reason::Cost } else { reason };
         if !requests.is_empty() {
             self.free_slots -= 1;
@@ -486,7 +493,7 @@ impl<B: Border> State<B> {
             self.company.sealed(requests.len(), key, gathered);
             shared.leave_queue(requests.len(), cost);
             if self.learned.is_some() {
-                self.note_sealed(shared, requests.len(), cost, now);
+                self.note_sealed(shared, requests.len(), cost, aside, now);
             }
             if self
                 .cap

@@ -10,13 +10,17 @@
 //!   with the next one. (With another slot free they need not wait.)
 //!
 //! A request that cannot meet the target any more runs like any other, as soon as a slot is free: nothing is ever
-//! dropped here. Under overload nothing is held, and batches are as large as the limits allow.
+//! dropped here. Under overload nothing is held, and batches are as large as the limits allow. Where more wait than a batch
+//! takes, those that will be late in any case [let others pass](Aside), as long as these can still be in time, and no
+//! longer than for so many targets: a backlog of some hundred milliseconds then costs few answers their time, and
+//! not all of those who come while it lasts.
 //!
 //! The margin learns from what it is for: it grows by a step when a batch that was held to the last moment is late,
 //! and shrinks by a small part of that step when it is not, so that late ones stay below one in a hundred
 //! (stochastic approximation of a quantile; H. Robbins and S. Monro, 1951). Late timers, slow deliveries and
 //! odd runs all count.
 
+use super::passing::Passing;
 use crate::clock::Nanos;
 
 /// A longer wait must save at least this part of the handler's time per request.
@@ -32,6 +36,21 @@ const IN_TIME: f64 = 500.0;
 /// Of the target: the least margin, the first, the largest.
 const MARGINS: [f64; 3] = [0.02, 0.18, 1.0];
 
+/// Who lets others pass, by the moment of arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aside {
+    /// Whoever arrived before will be late in any case,
+    pub late: Nanos,
+    /// and whoever arrived before has waited for too long to let others pass.
+    pub aged: Nanos,
+    /// At most so many let others pass; of more nobody does.
+    pub most: usize,
+    /// What came of it: how many left that will be late,
+    pub left: usize,
+    /// and whether more would have had to let others pass.
+    pub too_many: bool,
+}
+
 /// The target, and the margin kept from it.
 #[derive(Debug, Clone)]
 pub struct Objective {
@@ -41,6 +60,7 @@ pub struct Objective {
     /// How many requests batches have, on average and at most, as of late.
     size: f64,
     peak: f64,
+    passing: Passing,
 }
 
 /// What is pending, and what is to be expected.
@@ -99,6 +119,7 @@ impl Objective {
             margin: MARGINS[1],
             size: 1.0,
             peak: 1.0,
+            passing: Passing::default(),
         }
     }
 
@@ -110,6 +131,16 @@ impl Objective {
     /// The target, less the margin.
     fn budget(&self) -> f64 {
         self.target * (1.0 - self.margin)
+    }
+
+    /// Who lets others pass, if a batch that leaves now takes `run`.
+    pub(crate) fn aside(&self, now: Nanos, run: f64) -> Option<Aside> {
+        self.passing.aside(self.target, now, run)
+    }
+
+    /// A batch of `n` requests left.
+    pub(crate) fn sealed(&mut self, n: usize, aside: Option<&Aside>) {
+        self.passing.sealed(n, aside);
     }
 
     /// A request of whatever key that has waited so long is due.

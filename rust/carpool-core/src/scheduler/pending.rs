@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 
 use super::budget::{Budget, Load};
 use super::group::Groups;
+use super::objective::Aside;
 use super::policy::View;
 use super::ranks::Ranks;
 use super::taking;
@@ -259,6 +260,18 @@ impl<H: Queued + Clone> Pending<H> {
         key: u64,
         size: usize,
         now: Nanos,
+        claim: impl FnMut(H) -> bool,
+    ) -> bool {
+        self.take_in_time(key, size, now, None, claim)
+    }
+
+    /// The same, where `aside` says who lets others pass. (It does where nothing is counted but their number.)
+    pub fn take_in_time(
+        &mut self,
+        key: u64,
+        size: usize,
+        now: Nanos,
+        aside: Option<&mut Aside>,
         mut claim: impl FnMut(H) -> bool,
     ) -> bool {
         let Some(group) = self.groups.get_mut(key) else {
@@ -272,7 +285,7 @@ impl<H: Queued + Clone> Pending<H> {
             claim(item)
         };
         let before = group.len();
-        let misfit = taking::take(group, &self.limits, size, now, claim);
+        let misfit = taking::take(group, &self.limits, size, now, aside, claim);
         self.len -= before - group.len();
         self.index(key);
         misfit

@@ -3,9 +3,10 @@
 
 use super::budget::{Budget, Load};
 use super::group::Group;
+use super::objective::Aside;
 use super::pending::Queued;
 use super::similar::{Candidate, nearest};
-use crate::clock::Nanos;
+use crate::clock::{NEVER, Nanos};
 use crate::limits::Limits;
 
 /// A batch in the making. What is offered to `claim` and ended meanwhile does not count.
@@ -20,17 +21,21 @@ struct Taking<'a, F> {
 }
 
 /// Takes up to `size` requests of `group` that `claim` accepts. True where it could have been more, had they cost
-/// less.
+/// less. `aside` says who lets others pass, where nothing is counted but their number.
 #[inline]
 pub(super) fn take<H: Queued>(
     group: &mut Group<H>,
     limits: &Limits,
     size: usize,
     now: Nanos,
+    aside: Option<&mut Aside>,
     mut claim: impl FnMut(H) -> bool,
 ) -> bool {
     if limits.max_batch_cost == u64::MAX && limits.length_window == 0 {
-        plain(group, size, claim);
+        match aside {
+            None => plain(group, size, claim),
+            Some(aside) => in_time(group, size, aside, &mut claim),
+        }
         return false;
     }
     // One body for every way of claiming: the short loop above is the one that is made for each.
@@ -74,6 +79,57 @@ fn plain<H: Queued>(group: &mut Group<H>, size: usize, mut claim: impl FnMut(H) 
         };
         taken += usize::from(claim(item));
     }
+}
+
+/// Takes up to `size` requests of `group` that `claim` accepts: those that can be in time before those that will be late
+/// in any case, where there is only one priority and these are not too many. Whoever has a deadline goes before
+/// both: passed over it might not be answered at all.
+#[cold]
+fn in_time<H: Queued>(
+    group: &mut Group<H>,
+    size: usize,
+    aside: &mut Aside,
+    claim: &mut dyn FnMut(H) -> bool,
+) {
+    let (late, passed) = (aside.late, aside.aged..aside.late);
+    let steps_aside = |item: &H| {
+        let terms = item.terms();
+        passed.contains(&terms.arrival) && terms.deadline == NEVER
+    };
+    let mut left = 0;
+    let mut claim = |item: H| {
+        let is_late = item.terms().arrival < late;
+        let claimed = claim(item);
+        left += usize::from(claimed && is_late);
+        claimed
+    };
+    let mut taken = 0;
+    if let Some(lane) = group.only_lane().filter(|_| group.len() > size) {
+        // Those before the last one that the batch has room for.
+        let (mut passing, mut others) = (0, 0);
+        for item in &group.lanes[lane].queue {
+            if others == size || passing > aside.most {
+                break;
+            }
+            let steps = steps_aside(item);
+            passing += usize::from(steps);
+            others += usize::from(!steps);
+        }
+        aside.too_many = passing > aside.most;
+        let mut place = if aside.too_many { usize::MAX } else { 0 };
+        while taken < size {
+            match group.at(lane, place).map(steps_aside) {
+                None => break,
+                Some(true) => place += 1,
+                Some(false) => {
+                    let item = group.remove(lane, place);
+                    taken += usize::from(item.is_some_and(&mut claim));
+                }
+            }
+        }
+    }
+    plain(group, size - taken, claim);
+    aside.left = left;
 }
 
 impl<F> Taking<'_, F> {

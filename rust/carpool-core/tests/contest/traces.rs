@@ -158,3 +158,86 @@ pub fn all(seed: u64, count: usize) -> Vec<Trace> {
     }
     all
 }
+
+/// As often as a coin says, so many times as many come, for `length` nanoseconds on average.
+fn switching(dice: &mut Dice, rate: f64, peak: f64, length: f64, count: usize) -> Vec<u64> {
+    let (mut now, mut end, mut high) = (0.0, 0.0, true);
+    let mut next = || {
+        while now >= end {
+            high = !high;
+            end += dice.exponential() * length;
+        }
+        now += dice.exponential() / if high { peak * rate } else { rate };
+        now as u64
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Small and fast; a batch costs as much as 20 requests, the largest takes 7.4 ms.
+const SMALL: Kind = Kind {
+    name: "small and fast",
+    fixed: 1.0 * MS,
+    each: 0.05 * MS,
+    most: 128,
+    target: 20.0 * MS,
+};
+/// A batch costs as much as ten requests; the largest takes 52 ms, the target is six of those.
+const SLOW: Kind = Kind {
+    name: "slow, patient",
+    fixed: 20.0 * MS,
+    each: 2.0 * MS,
+    most: 16,
+    target: 300.0 * MS,
+};
+/// The target is 1.5 of the largest batches.
+const TIGHT: Kind = Kind {
+    name: "tight",
+    fixed: 4.0 * MS,
+    each: 0.25 * MS,
+    most: 64,
+    target: 30.0 * MS,
+};
+
+/// Others than [`all`], by which no constant was chosen: other handlers and targets, arrivals that change between two
+/// rates, a second of overload now and then, a handler that becomes ten times faster.
+pub fn others(seed: u64, count: usize) -> Vec<Trace> {
+    let mut all = Vec::new();
+    for (number, kind) in [SMALL, SLOW, TIGHT].into_iter().enumerate() {
+        let mut dice = Dice::new(seed.wrapping_mul(1000) + 500 + number as u64);
+        for load in [0.40, 0.60, 0.85, 0.92] {
+            let arrivals = poisson(&mut dice, load * kind.capacity(), count);
+            let name = format!("Poisson at {:.0} %", load * 100.0);
+            all.push(trace(kind, &name, arrivals, kind.target, Drift::None));
+        }
+        let rate = 0.2 * kind.capacity();
+        let arrivals = switching(&mut dice, rate, 4.0, 10.0 * kind.target, count);
+        all.push(trace(
+            kind,
+            "20 or 80 %",
+            arrivals,
+            kind.target,
+            Drift::None,
+        ));
+        let rate = 0.5 * kind.capacity();
+        let arrivals = switching(&mut dice, rate, 2.4, 5.0 * kind.target, count);
+        all.push(trace(
+            kind,
+            "50 or 120 %",
+            arrivals,
+            kind.target,
+            Drift::None,
+        ));
+        let arrivals = poisson(&mut dice, 0.8 * kind.capacity(), count);
+        let fast = Drift::AtOnce(0.1);
+        all.push(trace(kind, "faster by 10", arrivals, kind.target, fast));
+        let arrivals = poisson(&mut dice, 1.1 * kind.capacity(), count / 4);
+        all.push(trace(
+            kind,
+            "Poisson at 110 %",
+            arrivals,
+            kind.target,
+            Drift::None,
+        ));
+    }
+    all
+}

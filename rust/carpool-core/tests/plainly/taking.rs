@@ -161,3 +161,31 @@ pub fn take(limits: &Limits, waiting: &[Waiting], size: usize, now: u64) -> Take
         ids: making.taken.iter().map(|one| one.id).collect(),
     }
 }
+
+/// The same where those that arrived from `aged` on and before `late` let others pass, as long as they are no more than
+/// `most`. Who leaves, and how many of them are late.
+pub fn in_time(
+    waiting: &[Waiting],
+    size: usize,
+    (aged, late): (u64, u64),
+    most: usize,
+) -> (Vec<usize>, usize) {
+    let mut waiting = waiting.to_vec();
+    waiting.sort_by_key(|one| (one.terms.urgency, one.id));
+    let lets_pass =
+        |one: &Waiting| (aged..late).contains(&one.terms.arrival) && one.terms.deadline == u64::MAX;
+    let one_level = waiting.iter().all(|one| one.level() == waiting[0].level());
+    let others: Vec<_> = (0..waiting.len())
+        .filter(|&at| !lets_pass(&waiting[at]))
+        .collect();
+    // Those before the last that the batch has room for.
+    let end = others.get(size - 1).copied().unwrap_or(waiting.len());
+    let passing = waiting[..end].iter().filter(|one| lets_pass(one)).count();
+    if one_level && waiting.len() > size && passing <= most {
+        // Stable: each of both in order.
+        waiting.sort_by_key(lets_pass);
+    }
+    waiting.truncate(size);
+    let late = waiting.iter().filter(|one| one.terms.arrival < late);
+    (waiting.iter().map(|one| one.id).collect(), late.count())
+}
