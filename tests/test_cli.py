@@ -191,7 +191,7 @@ def test_parquet(here: Path) -> None:
     assert out.schema.field("day").type == table.schema.field("day").type
     assert [row["row"] for row in got(here / "out.parquet.errors.jsonl")] == list(range(2, 51, 2))
     assert "nothing left to do" in said(
-        "handlers:odd", "-i", "in.parquet", "-o", "out.parquet", status=0
+        "handlers:odd", "-i", "in.parquet", "-o", "out.parquet", status=1
     )
     put(here / "in.jsonl", TEXTS)
     ran("handlers:upper", "-i", "in.jsonl", "-o", "of_json.parquet")

@@ -17,7 +17,8 @@ import pytest
 
 from carpool.cli import _run
 from carpool.cli._outputs import Appender, Csv, JsonLines
-from carpool.cli._run import Asked, number_of
+from carpool.cli._resume import number_of
+from carpool.cli._run import Asked
 from carpool.cli._trouble import Trouble
 from gates import LIMIT
 
@@ -142,6 +143,8 @@ def test_a_row_without_its_end_is_cut_off(tmp_path: Path, kind: Any, rows: list[
         appender = Appender(str(path), kind)
         kept = sum(end <= length for end in ends[1:])
         assert appender.before == kept
+        assert path.read_bytes() == whole[:length], "nothing is cut off before it is known"
+        appender.begin()
         appender.close()
         # The header is written again where it was cut.
         assert path.read_bytes() == whole[: ends[kept]]
@@ -231,7 +234,7 @@ def test_an_output_of_another_input_is_left_alone(here: Path) -> None:
     with pytest.raises(Trouble, match="of another input"):
         _run.run(ASKED)
     (here / "out.jsonl.errors.jsonl").write_text("something else\n")
-    with pytest.raises(Trouble, match="is it another file"):
+    with pytest.raises(Trouble, match="something else"):
         _run.run(ASKED)
     assert (here / "out.jsonl").read_bytes() == before
 

@@ -61,7 +61,7 @@ def run_command(
     errors: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="Where failed rows go; OUTPUT.errors.jsonl, or standard error for a pipe."
+            help="Where failed rows go, - for standard error; OUTPUT.errors.jsonl if not said."
         ),
     ] = None,
     input_format: Annotated[
@@ -92,13 +92,14 @@ def run_command(
         workers=workers,
         retries=retries,
         limit=limit,
-        progress=sys.stderr.isatty() if progress is None else progress,
+        # sys.stderr is None where it is closed.
+        progress=sys.stderr is not None and (sys.stderr.isatty() if progress is None else progress),
         overwrite=overwrite,
     )
     try:
         status, said = run(asked)
     except Trouble as trouble:
         status, said = trouble.status, str(trouble)
-    if said:
+    if said and sys.stderr is not None:
         print(f"carpool: {said}", file=sys.stderr)
     raise typer.Exit(status)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import io
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -76,7 +80,13 @@ class Source:
         self.name = "standard input" if path == "-" else path
         #: The columns, where the format has them.
         self.columns: list[str] | None = None
+        #: It can be read once only.
+        self.is_pipe = path == "-" or (
+            os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+        )
         self._file: BinaryIO | None = None
+        #: Lines that were read to see what they are.
+        self._seen: list[bytes] = []
         self._parquet: Any = None
         if format == "parquet":
             self._open_parquet()
@@ -85,7 +95,10 @@ class Source:
         if format == "csv":
             assert self._file is not None
             text: Any = self._file
-            self._reader = csv.reader(io.TextIOWrapper(text, "utf-8-sig", newline=""), strict=True)
+            # A cell may be as long as it likes, and bytes that are no UTF-8 concern their row alone.
+            _any_length()
+            self._text = io.TextIOWrapper(text, "utf-8-sig", "surrogateescape", newline="")
+            self._reader = csv.reader(self._text, strict=True)
             try:
                 self.columns = self._header()
             except Trouble:
@@ -93,10 +106,13 @@ class Source:
                 raise
 
     def _open(self) -> BinaryIO:
-        if self.path == "-":
-            return sys.stdin.buffer
         try:
-            return open(self.path, "rb")
+            if self.path != "-":
+                return open(self.path, "rb")
+            # sys.stdin is None where it is closed.
+            if sys.stdin is None:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            return sys.stdin.buffer
         except OSError as error:
             raise of_input(self.name, error) from error
 
@@ -105,7 +121,7 @@ class Source:
             import pyarrow.parquet
         except ModuleNotFoundError as error:
             raise Trouble(2, "Parquet needs pyarrow: pip install 'carpool[parquet]'") from error
-        if self.path == "-":
+        if self.is_pipe:
             raise Trouble(2, "Parquet cannot be read from a pipe: name a file")
         try:
             self._parquet = pyarrow.parquet.ParquetFile(self.path)
@@ -121,6 +137,10 @@ class Source:
         if header is None:
             raise Trouble(
                 INPUT, f"cannot read {self.name}: it is empty; the first line names the columns"
+            )
+        if wrong := [name for name in header if _is_no_text(name)]:
+            raise Trouble(
+                INPUT, f"cannot read {self.name}: a column's name is no UTF-8: {wrong[0]!r}"
             )
         twice = [name for name in header if header.count(name) > 1]
         if twice:
@@ -140,26 +160,28 @@ class Source:
         except OSError as error:
             raise of_input(self.name, error) from error
 
-    def _jsonl(self, skip: int) -> Iterator[Entry]:
+    def _raw_lines(self) -> Iterable[bytes]:
         assert self._file is not None
+        return chain(self._seen, self._file)
+
+    def _jsonl(self, skip: int) -> Iterator[Entry]:
         number = 0
-        for line in self._file:
+        for line in self._raw_lines():
             if line.isspace():
                 continue
             number += 1
             if number > skip:
                 try:
                     yield Entry(number, json.loads(line))
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     yield Entry(number, shown(line), Unreadable(f"no JSON: {error}"))
 
     def _lines(self, skip: int) -> Iterator[Entry]:
-        assert self._file is not None
-        for number, line in enumerate(self._file, 1):
+        for number, line in enumerate(self._raw_lines(), 1):
             if number > skip:
                 line = line.removesuffix(b"\n").removesuffix(b"\r")
                 try:
-                    yield Entry(number, line.decode())
+                    yield Entry(number, line.decode("utf-8" if number > 1 else "utf-8-sig"))
                 except UnicodeDecodeError as error:
                     yield Entry(number, shown(line), Unreadable(f"no UTF-8: {error}"))
 
@@ -168,29 +190,39 @@ class Source:
         assert columns is not None
         number = 0
         while True:
+            first = self._reader.line_num + 1
+            wrong: Exception | None = None
+            values: list[str] | None
             try:
                 values = next(self._reader, None)
-            except (csv.Error, UnicodeDecodeError) as error:
-                # What follows cannot be told apart any more.
-                raise Trouble(
-                    INPUT, f"cannot read {self.name}, line {self._reader.line_num}: {error}"
-                ) from error
+            except csv.Error as error:
+                if "end of data" in str(error):
+                    # All that follows stands inside of its quotes.
+                    raise Trouble(
+                        INPUT,
+                        f"cannot read {self.name}: quotes are opened in the row of line {first}, "
+                        "and never closed",
+                    ) from error
+                values, wrong = [], Unreadable(f"line {self._reader.line_num}: {error}")
             if values is None:
                 return
-            if not values:
+            if not values and wrong is None:
                 continue
             number += 1
             if number <= skip:
                 continue
-            if len(values) != len(columns):
+            if wrong is None and len(values) != len(columns):
                 wrong = Unreadable(f"{len(values)} values for {len(columns)} columns")
+            if wrong is None and (value := next(filter(_is_no_text, values), None)) is not None:
+                wrong = Unreadable(f"no UTF-8: {value!r}")
+            if wrong is not None:
                 yield Entry(number, values, wrong)
             else:
                 yield Entry(number, dict(zip(columns, values, strict=True)))
 
     def _rows_of_parquet(self, skip: int) -> Iterator[Entry]:
         number = 0
-        for batch in self._parquet.iter_batches(batch_size=1024):
+        for batch in self._batches():
             if number + len(batch) <= skip:
                 number += len(batch)
                 continue
@@ -198,6 +230,14 @@ class Source:
                 number += 1
                 if number > skip:
                     yield Entry(number, row)
+
+    def _batches(self) -> Iterator[Any]:
+        import pyarrow
+
+        try:
+            yield from self._parquet.iter_batches(batch_size=1024)
+        except pyarrow.ArrowException as error:
+            raise of_input(self.name, error) from error
 
     def names(self) -> list[str]:
         """What the columns of an output are called: those of the input, or of its first row.
@@ -209,22 +249,26 @@ class Source:
             return self.columns
         if self.format == "text":
             return ["input"]
-        if self.path == "-":
-            raise Trouble(2, "CSV needs columns, and a pipe does not name them: write JSON lines")
-        first = Source(self.path, self.format)
+        assert self._file is not None
+        row: Any = None
         try:
-            entry = next(first.entries(), None)
-        finally:
-            first.close()
-        if entry is None or not isinstance(entry.row, dict):
+            for line in self._file:
+                self._seen.append(line)
+                if not line.isspace():
+                    with contextlib.suppress(ValueError, RecursionError):
+                        row = json.loads(line)
+                    break
+        except OSError as error:
+            raise of_input(self.name, error) from error
+        if not isinstance(row, dict):
             raise Trouble(INPUT, f"CSV needs columns, and the first row of {self.name} has none")
-        return list(entry.row)
+        return list(row)
 
     def length(self) -> int | None:
         """About how many rows there are; None where that would take reading them."""
         if self._parquet is not None:
             return int(self._parquet.metadata.num_rows)
-        if self.path == "-":
+        if self.is_pipe:
             return None
         with open(self.path, "rb") as file:
             lines = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
@@ -241,3 +285,20 @@ class Source:
 def shown(line: bytes) -> str:
     """A line that cannot be read, for people."""
     return line.rstrip(b"\r\n").decode(errors="replace")
+
+
+def _any_length() -> None:
+    """Lets the csv module read cells of any length."""
+    limit = sys.maxsize
+    while True:
+        try:
+            csv.field_size_limit(limit)
+        except OverflowError:  # a C long may be shorter
+            limit >>= 16
+        else:
+            return
+
+
+def _is_no_text(value: str) -> bool:
+    """Whether there are bytes in it that are no UTF-8."""
+    return not value.isascii() and any("\udc80" <= char <= "\udcff" for char in value)

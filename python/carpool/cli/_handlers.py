@@ -31,7 +31,7 @@ def load(place: str, max_batch_size: int | None, workers: int | None) -> Any:
         sys.path.insert(0, here)
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Trouble(
             HANDLER, f"cannot import {module_name}: {type(error).__name__}: {error}"
         ) from error

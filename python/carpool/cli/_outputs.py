@@ -6,12 +6,18 @@ has come, and a last row without its end was never written: it is cut off. Nothi
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
+import dataclasses
+import decimal
+import errno
 import io
 import json
 import os
+import stat
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,20 +31,34 @@ class Unwritable(ValueError):
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold instead of a value that it cannot: arrays and tensors as lists."""
-    for way in ("tolist", "model_dump", "_asdict"):
+    """What JSON can hold instead of a value that it cannot.
+
+    Arrays and tensors become lists, times as in ISO 8601, decimal numbers and UUIDs text, bytes base64.
+    """
+    for way in ("tolist", "model_dump", "_asdict", "isoformat"):
         if hasattr(value, way) and not isinstance(value, type):
             return getattr(value, way)()
+    if isinstance(value, (decimal.Decimal, uuid.UUID)):
+        return str(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
     raise Unwritable(f"a result of type {type(value).__name__} cannot be written")
 
 
-def jsonl(row: Any) -> bytes:
-    """A row as a line of JSON.
+def jsonl(row: Any, *, nan: bool = False) -> bytes:
+    """A row as a line of JSON; `nan` allows numbers that JSON does not know.
 
     Raises:
         ValueError, TypeError: it cannot be written so.
     """
-    return json.dumps(row, ensure_ascii=False, allow_nan=False, default=plain).encode() + b"\n"
+    try:
+        line = json.dumps(row, ensure_ascii=False, allow_nan=nan, default=plain).encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which JSON can say and UTF-8 cannot.
+        line = json.dumps(row, allow_nan=nan, default=plain).encode()
+    return line + b"\n"
 
 
 class JsonLines:
@@ -51,13 +71,23 @@ class JsonLines:
         return jsonl(row)
 
     def rows(self, file: io.BufferedIOBase) -> Iterator[tuple[int, Any]]:
-        """Each whole row of a file: where it ends, and what stands there."""
+        """Each whole row of a file: where it ends, and what stands there.
+
+        Raises:
+            ValueError: what stands in the file was not written so.
+        """
         end = 0
         for line in file:
             if not line.endswith(b"\n"):
+                self.check_tail(line)
                 return
             end += len(line)
             yield end, line
+
+    def check_tail(self, tail: bytes) -> None:
+        """Raises ValueError if this cannot be the beginning of a row."""
+        if tail[:2] != b'{"'[: len(tail)]:
+            raise ValueError("no JSON object")
 
     def decode(self, line: Any) -> Any:
         """A row as it was given."""
@@ -76,6 +106,9 @@ class Text(JsonLines):
         if "\n" in line or "\r" in line:
             raise Unwritable("the result has a line break, which a line of text cannot hold")
         return line.encode() + b"\n"
+
+    def check_tail(self, tail: bytes) -> None:
+        """Any text may be one."""
 
     def decode(self, line: Any) -> Any:
         return None
@@ -96,12 +129,22 @@ class Csv:
 
     def _line(self, cells: list[Any]) -> bytes:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(cells)
-        return text.getvalue().encode()
+        # Only what is part of the line end is put in quotes by every version of the module.
+        csv.writer(text, lineterminator="\r\n").writerow(cells)
+        return text.getvalue().removesuffix("\r\n").encode() + b"\n"
 
     def rows(self, file: io.BufferedIOBase) -> Iterator[tuple[int, Any]]:
-        """Each whole row of a file: where it ends, and what stands there."""
-        end = 0
+        """Each whole row of a file: where it ends, and what stands there.
+
+        Raises:
+            ValueError: what stands in the file was not written so.
+        """
+        there = file.read(len(self.header))
+        if there != self.header[: len(there)]:
+            raise ValueError(f"no line of the columns {', '.join(self._columns)}")
+        if len(there) < len(self.header):
+            return
+        end = len(there)
 
         def lines() -> Iterator[str]:
             nonlocal end
@@ -111,29 +154,23 @@ class Csv:
                 end += len(line)
                 yield line.decode()
 
-        reader = csv.reader(lines(), strict=True)
         # A row that was cut inside of quotes has no end.
         with contextlib.suppress(csv.Error):
-            header = next(reader, None)
-            if header is not None and header != self._columns:
-                raise Trouble(
-                    OUTPUT,
-                    f"the output has the columns {header}, and not {self._columns}: "
-                    f"it is not of this run (--overwrite begins anew)",
-                )
-            for row in reader:
+            for row in csv.reader(lines(), strict=True):
                 yield end, row
 
     def decode(self, row: Any) -> Any:
         """A row as it was given, but every cell a str."""
-        return dict(zip(self._columns, row, strict=False))
+        return dict(zip(self._columns, row, strict=True))
 
 
 def cell(value: Any) -> Any:
     """A value in a cell."""
     if value is None or isinstance(value, (str, int, float)):
         return value
-    return jsonl(value)[:-1].decode()
+    text = jsonl(value)[:-1].decode()
+    # What JSON holds as text is text here, without its quotes.
+    return json.loads(text) if text.startswith('"') else text
 
 
 def encoder_of(format: str, field: str, names: Callable[[], list[str]]) -> Any:
@@ -150,8 +187,10 @@ def encoder_of(format: str, field: str, names: Callable[[], list[str]]) -> Any:
 class Appender:
     """A file that rows are appended to; with `-`, standard output.
 
+    Opening it changes nothing of what stands there: `begin()` does, once it is known to be of this run.
+
     Raises:
-        Trouble: it cannot be opened, or another run writes to it.
+        Trouble: it cannot be opened, is no output of such a run, or another run writes to it.
     """
 
     def __init__(self, path: str, encoder: Any, *, overwrite: bool = False) -> None:
@@ -164,36 +203,23 @@ class Appender:
         self.last: Any = None
         self._is_file = False
         self._descriptor = -1
-        if path == "-":
-            self._descriptor = sys.stdout.fileno()
-        else:
-            self._open(overwrite)
-        self._size = os.fstat(self._descriptor).st_size if self._is_file else 0
-        if not self._size and encoder.header:
-            self.write(encoder.header)
+        #: How much of it stands for ever.
+        self._size = 0
+        self._open(overwrite)
 
     def _open(self, overwrite: bool) -> None:
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         try:
-            try:
-                self._descriptor = os.open(self.path, flags, 0o666)
-            except OSError as error:
-                # Devices and pipes may be for writing alone.
-                if not os.path.exists(self.path) or os.path.isfile(self.path):
-                    raise
-                del error
-                self._descriptor = os.open(self.path, os.O_WRONLY)
-            self._is_file = os.path.isfile(self.path)
-            if not self._is_file:
+            if self.path == "-":
+                self._descriptor = _taken()
                 return
-            self._lock()
-            if overwrite:
-                os.ftruncate(self._descriptor, 0)
-            self._look()
-            os.lseek(self._descriptor, 0, os.SEEK_END)
+            self._descriptor = os.open(self.path, _flags(self.path), 0o666)
+            self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+            if self._is_file:
+                self._lock()
+                if not overwrite:
+                    self._look()
         except (OSError, Trouble) as error:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
+            self._shut()
             if isinstance(error, Trouble):
                 raise
             raise of_output(self.name, error) from error
@@ -210,19 +236,36 @@ class Appender:
             raise Trouble(OUTPUT, f"{self.name}: another run is writing to it") from error
 
     def _look(self) -> None:
-        """Counts what is there, and cuts off what has no end."""
-        end, last = 0, None
-        with open(self.path, "rb") as file:
-            for row_end, row in self._encoder.rows(file):
-                end, last = row_end, row
-                self.before += 1
-        if last is not None:
-            with contextlib.suppress(ValueError):
+        """Counts what is there."""
+        last = None
+        try:
+            with open(self.path, "rb") as file:
+                for end, row in self._encoder.rows(file):
+                    self._size, last = end, row
+                    self.before += 1
+            if last is not None:
                 self.last = self._encoder.decode(last)
-        if end == 0 and os.fstat(self._descriptor).st_size >= len(self._encoder.header):
-            # At most the header.
-            end = len(self._encoder.header)
-        os.ftruncate(self._descriptor, min(end, os.fstat(self._descriptor).st_size))
+        except ValueError as error:
+            raise Trouble(
+                OUTPUT,
+                f"{self.name} holds something else than rows of such a run: {error} "
+                "(--overwrite begins anew)",
+            ) from error
+
+    def begin(self) -> None:
+        """Cuts off what has no end, or all of it to begin anew.
+
+        Raises:
+            Trouble: it cannot be written.
+        """
+        if self._is_file:
+            try:
+                os.ftruncate(self._descriptor, self._size)
+                os.lseek(self._descriptor, 0, os.SEEK_END)
+            except OSError as error:
+                raise of_output(self.name, error) from error
+        if not self._size and self._encoder.header:
+            self.write(self._encoder.header)
 
     def encode(self, row: Any) -> bytes:
         """A row as it will stand there.
@@ -251,11 +294,46 @@ class Appender:
 
     def close(self) -> None:
         """Closes it, with all that was written on the disk."""
-        if self.path == "-":
-            return
         try:
             if self._is_file:
                 os.fsync(self._descriptor)
-            os.close(self._descriptor)
+            self._shut()
         except OSError as error:
             raise of_output(self.name, error) from error
+
+    def _shut(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        if self.path == "-":
+            _give_back(descriptor)
+        os.close(descriptor)
+
+
+def _flags(path: str) -> int:
+    """How a path is opened: a pipe that was opened for reading too would never say that nobody reads it."""
+    flags = os.O_WRONLY
+    if not os.path.exists(path) or os.path.isfile(path):
+        flags = os.O_RDWR | os.O_CREAT
+    return flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def _taken() -> int:
+    """Standard output, for the rows alone: what a handler prints there goes to standard error meanwhile.
+
+    Raises:
+        OSError: it is closed.
+    """
+    # sys.stdout and sys.stderr are None then.
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    taken = os.dup(sys.stdout.fileno())
+    sys.stdout.flush()
+    if sys.stderr is not None:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return taken
+
+
+def _give_back(taken: int) -> None:
+    sys.stdout.flush()
+    os.dup2(taken, sys.stdout.fileno())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from carpool._exceptions import BatcherClosed, SetupError, WouldDeadlock
@@ -25,8 +27,9 @@ from carpool._many.sync_pass import How, over
 from ._formats import Entry, Source, format_of
 from ._handlers import binder, load
 from ._outputs import Appender, JsonLines, encoder_of, jsonl
-from ._parquet import Numbered, finish, gathered_in
-from ._trouble import FAILED_ROWS, HANDLER, INPUT, STOPPED, Trouble
+from ._parquet import Numbered, Row, finish, gather_again, gathered_in, rows_of
+from ._resume import beyond, number_of
+from ._trouble import FAILED_ROWS, HANDLER, INPUT, STOPPED, Trouble, of_output
 
 __all__ = ["Asked", "run"]
 
@@ -53,12 +56,21 @@ class Asked:
     progress: bool = False
     overwrite: bool = False
 
+    @property
+    def errors_path(self) -> str | None:
+        """Where failed rows go; None is standard error."""
+        if self.errors is None and self.output != "-":
+            return f"{self.output}.errors.jsonl"
+        return None if self.errors == "-" else self.errors
+
 
 @dataclass
 class Tally:
     """What became of the rows."""
 
+    #: Rows that were there before, and those that had failed before.
     before: int = 0
+    failed_before: int = 0
     written: int = 0
     failed: int = 0
 
@@ -126,30 +138,24 @@ class Sink:
 
 
 class Errors:
-    """The errors file: a JSON line for each row that failed. Made by the first; with None, standard error."""
+    """The errors file: a JSON line for each row that failed. Made by the first; with None, standard error.
+
+    Raises:
+        Trouble: it cannot be opened, or holds something else.
+    """
 
     def __init__(self, path: str | None, overwrite: bool) -> None:
         self.path = path
         self._appender: Appender | None = None
         self.numbers: set[int] = set()
-        if path is None:
-            return
-        try:
-            with open(path, "rb") as file:
-                there = not overwrite and bool(file.read(1))
-        except FileNotFoundError:
-            return
-        except OSError:
-            there = True  # opening it for writing says why
-        if there:
-            self._read(path)
-        self._appender = Appender(path, JsonLines(), overwrite=overwrite)
+        if path is not None and os.path.exists(path):
+            self._appender = Appender(path, JsonLines(), overwrite=overwrite)
+            if self._appender.before:
+                self._read(path, self._appender.before)
 
-    def _read(self, path: str) -> None:
+    def _read(self, path: str, count: int) -> None:
         with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    return  # it was cut off, and will be
+            for number, line in enumerate(islice(file, count), 1):
                 try:
                     self.numbers.add(int(json.loads(line)["row"]))
                 except (ValueError, TypeError, LookupError) as error:
@@ -157,25 +163,46 @@ class Errors:
                         INPUT, f"{path}, line {number}: not a row that failed; is it another file?"
                     ) from error
 
+    def begin(self) -> None:
+        """Cuts off what has no end, or all of it to begin anew."""
+        if self._appender is not None:
+            self._appender.begin()
+
     def line(self, entry: Entry, error: BaseException) -> bytes:
         """How a failure is written."""
-        what = {"row": entry.number, "error": f"{type(error).__name__}: {error}"}
+        try:
+            reason = f"{type(error).__name__}: {error}"
+        except Exception as other:  # of the user's: anything may come
+            reason = f"{type(error).__name__}, which cannot be shown: {type(other).__name__}"
+        what = {"row": entry.number, "error": reason}
         try:
             return jsonl({**what, "input": entry.row})
-        except Exception:  # of the user's values: anything may come
+        except Exception:  # of the input's values: anything may come
             return jsonl({**what, "input": repr(entry.row)})
 
     def write(self, data: bytes) -> None:
-        """Appends failures."""
+        """Appends failures.
+
+        Raises:
+            Trouble: they cannot be written.
+        """
         if self.path is None:
-            sys.stderr.buffer.write(data)
-            sys.stderr.flush()
+            try:
+                # sys.stderr is None where it is closed.
+                if sys.stderr is None:
+                    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+                sys.stderr.buffer.write(data)
+                sys.stderr.flush()
+            except OSError as error:
+                raise of_output("standard error", error) from error
             return
         if self._appender is None:
             self._appender = Appender(self.path, JsonLines())
+            self._appender.begin()
         self._appender.write(data)
 
     def close(self) -> None:
+        """Closes it, with all that was written on the disk."""
         if self._appender is not None:
             self._appender.close()
 
@@ -186,48 +213,76 @@ def run(asked: Asked) -> tuple[int, str]:
     Raises:
         Trouble: it could not go on. What was written stays, and the same command goes on from there.
     """
-    with contextlib.ExitStack() as opened:
-        return _run(asked, opened)
+    tally = Tally()
+    try:
+        with contextlib.ExitStack() as opened:
+            return _run(asked, tally, opened)
+    except KeyboardInterrupt:
+        return STOPPED, told(asked, tally, STOPPED)
 
 
-def _run(asked: Asked, opened: contextlib.ExitStack) -> tuple[int, str]:
+def _run(asked: Asked, tally: Tally, opened: contextlib.ExitStack) -> tuple[int, str]:
     input_format = format_of(asked.input, asked.input_format, "--input-format")
     output_format = format_of(asked.output, asked.output_format, "--output-format")
     is_parquet = output_format == "parquet"
     if is_parquet and asked.output == "-":
         raise Trouble(2, "Parquet cannot be written to a pipe: name a file")
-    source = opened.enter_context(contextlib.closing(Source(asked.input, input_format)))
     path = gathered_in(asked.output) if is_parquet else asked.output
-    is_done = is_parquet and os.path.exists(asked.output) and not os.path.exists(path)
-    if is_done and not asked.overwrite:
-        return 0, f"nothing left to do: {asked.output} is there (--overwrite begins anew)"
+    check_apart(asked.input, {asked.output, path}, asked.errors_path)
+    source = opened.enter_context(contextlib.closing(Source(asked.input, input_format)))
+    errors = Errors(asked.errors_path, asked.overwrite)
+    opened.callback(errors.close)
+    if is_parquet and not asked.overwrite and os.path.exists(asked.output) > os.path.exists(path):
+        tally.before, tally.failed_before = rows_of(asked.output), len(errors.numbers)
+        if not source.is_pipe and is_complete(asked, input_format, tally.before, errors.numbers):
+            status = FAILED_ROWS if tally.failed_before else 0
+            return status, told(asked, tally, status)
+        last = number_of(tally.before, errors.numbers)
+        numbers = (number for number in range(1, last + 1) if number not in errors.numbers)
+        gather_again(asked.output, numbers, asked.field if input_format == "parquet" else None)
     encoder = Numbered() if is_parquet else encoder_of(output_format, asked.field, source.names)
-    # What cannot be written is known before the handler is loaded.
+    # What cannot be written is known before the handler is loaded; and nothing is cut off before it is.
     output = Appender(path, encoder, overwrite=asked.overwrite)
     opened.callback(output.close)
-    errors_path = asked.errors
-    if errors_path is None and asked.output != "-":
-        errors_path = f"{asked.output}.errors.jsonl"
-    errors = Errors(errors_path, asked.overwrite)
-    opened.callback(errors.close)
+    tally.before, tally.failed_before = output.before, len(errors.numbers)
     function = load(asked.handler, asked.max_batch_size, asked.workers)
-    tally = Tally(before=output.before + len(errors.numbers))
-    try:
-        _go(
-            asked,
-            source,
-            function,
-            output,
-            errors,
-            tally,
-            shape_of(asked, is_parquet, input_format),
-        )
-    except KeyboardInterrupt:
-        return STOPPED, told(asked, tally, errors, STOPPED)
+    shape = shape_of(asked, is_parquet, input_format)
+    _go(asked, source, function, output, errors, tally, shape)
     if is_parquet:
         finish(asked.output, asked.field, asked.input if input_format == "parquet" else None)
-    status = FAILED_ROWS if tally.failed or errors.numbers else 0
-    return status, told(asked, tally, errors, status)
+    status = FAILED_ROWS if tally.failed or tally.failed_before else 0
+    return status, told(asked, tally, status)
+
+
+def is_complete(asked: Asked, input_format: str, written: int, failed: set[int]) -> bool:
+    """Whether a Parquet file that is there has all that was asked for."""
+    with contextlib.closing(Source(asked.input, input_format)) as source:
+        entries = source.entries(number_of(written, failed))
+        entry = next((one for one in entries if one.number not in failed), None)
+    return entry is None or (asked.limit is not None and entry.number > asked.limit)
+
+
+def check_apart(read: str, written: set[str], errors: str | None) -> None:
+    """Refuses to write to the file that is read, or two things to one.
+
+    Raises:
+        Trouble: two of them are the same.
+    """
+    if read != "-" and any(is_same(read, one) for one in written):
+        raise Trouble(2, f"the output is the input, {read}: name another file")
+    if errors is None:
+        return
+    if read != "-" and is_same(read, errors):
+        raise Trouble(2, f"the errors file is the input, {read}: name another file")
+    if any(is_same(one, errors) for one in written if one != "-"):
+        raise Trouble(2, f"the errors file is the output, {errors}: name another file")
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two paths lead to one file; devices and pipes may be read and written."""
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.isfile(one) and os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def shape_of(asked: Asked, is_parquet: bool, input_format: str) -> Any:
@@ -242,8 +297,8 @@ def shape_of(asked: Asked, is_parquet: bool, input_format: str) -> Any:
     if not is_parquet:
         return merged
     if input_format == "parquet":
-        return lambda entry, result: {"row": entry.number, "value": {name: result}}
-    return lambda entry, result: {"row": entry.number, "value": merged(entry, result)}
+        return lambda entry, result: Row(entry.number, {name: result})
+    return lambda entry, result: Row(entry.number, merged(entry, result))
 
 
 def _go(
@@ -255,15 +310,18 @@ def _go(
     tally: Tally,
     shape: Any,
 ) -> None:
+    lot = function._lot(False)
+    lot.bind = binder(function, asked.column, source.columns)
     sink = Sink(output, errors, tally, shape, function._plan.options.max_batch_size)
     entries = beyond(source, output, errors.numbers, shape)
+    # Cut off between the two, a run that begins anew finds an output it cannot go on with.
+    errors.begin()
+    output.begin()
     if asked.limit is not None:
         entries = up_to(entries, asked.limit)
     length = None
     if asked.progress and (rows := source.length()) is not None:
-        length = max(0, min(rows, asked.limit or rows) - tally.before)
-    lot = function._lot(False)
-    lot.bind = binder(function, asked.column, source.columns)
+        length = max(0, min(rows, asked.limit or rows) - tally.before - tally.failed_before)
     how = How(errors="return", retries=asked.retries, progress=asked.progress)
     read = sink.noted(entries)
     try:
@@ -290,70 +348,17 @@ def up_to(entries: Iterator[Entry], limit: int) -> Iterator[Entry]:
         yield entry
 
 
-def beyond(source: Source, output: Appender, failed: set[int], shape: Any) -> Iterator[Entry]:
-    """The rows that are neither in the output nor among the failed.
-
-    Raises:
-        Trouble: the output is not of this input.
-    """
-    written = output.before
-    last = number_of(written, failed)
-    entries = source.entries(max(0, last - 1))
-    if written:
-        entry = next(entries, None)
-        if entry is None or not belongs(entry, output.last, shape):
-            raise Trouble(
-                INPUT,
-                f"{output.name} has {written} rows, and the last of them is not of row {last} of "
-                f"{source.name}: is it of another input? (--overwrite begins anew)",
-            )
-    for entry in entries:
-        if entry.number not in failed:
-            yield entry
-
-
-def number_of(written: int, failed: set[int]) -> int:
-    """The number of the last row in the output: the `written`th of those that have not failed."""
-    number = written
-    for one in sorted(failed):
-        if one > number:
-            break
-        number += 1
-    return number
-
-
-def belongs(entry: Entry, last: Any, shape: Any) -> bool:
-    """Whether a row of the output was made of this one of the input, as far as can be seen."""
-    if last is None:
-        return True
-    expected = shape(entry, None)
-    if "row" in expected and "value" in expected and set(expected) == {"row", "value"}:
-        return isinstance(last, dict) and bool(last.get("row") == entry.number)
-    names = list(expected)[:-1]
-    return isinstance(last, dict) and all(same(last.get(name), expected[name]) for name in names)
-
-
-def same(there: Any, given: Any) -> bool:
-    """Whether a value that was written is this one; CSV knows text only."""
-    if there == given or isinstance(there, str):
-        return there == given or not isinstance(given, str)
-    try:
-        return bool(json.loads(jsonl(given)) == there)
-    except (ValueError, TypeError):
-        return True
-
-
-def told(asked: Asked, tally: Tally, errors: Errors, status: int) -> str:
+def told(asked: Asked, tally: Tally, status: int) -> str:
     """What to say at the end."""
     new = tally.written + tally.failed
+    before = tally.before + tally.failed_before
     parts = [f"{tally.written} rows written" if tally.written != 1 else "1 row written"]
-    if not new and tally.before and status != STOPPED:
+    if not new and before and status != STOPPED:
         parts = ["nothing left to do"]
-    if tally.before:
-        parts.append(f"{tally.before} were there before")
-    failed = tally.failed + len(errors.numbers)
-    if failed:
-        where = f": see {errors.path}" if errors.path is not None else ""
+    if before:
+        parts.append(f"{before} were there before")
+    if failed := tally.failed + tally.failed_before:
+        where = f": see {asked.errors_path}" if asked.errors_path is not None else ""
         parts.append(f"{failed} failed{where}")
     if status == STOPPED:
         parts.insert(0, "stopped")
