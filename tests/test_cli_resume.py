@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
@@ -153,35 +154,78 @@ def test_a_row_without_its_end_is_cut_off(tmp_path: Path, kind: Any, rows: list[
 # --------------------------------------------------------------------------------------- kill -9
 
 
+def rows_in(out: Path) -> list[Any]:
+    """What stands in an output of any format, as `expected` has it."""
+    if out.suffix == ".parquet":
+        rows = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
+        return list(rows)
+    if out.suffix == ".csv":
+        with out.open(newline="") as file:
+            return [{name: int(row[name]) for name in row} for row in csv.DictReader(file)]
+    if out.suffix == ".txt":
+        results = [int(line) for line in out.read_text().splitlines()]
+        return [{"n": round(result**0.5), "result": result} for result in results]
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments(here: Path, seed: int) -> None:
-    count, dice = 800, random.Random(seed)
+@pytest.mark.parametrize(
+    ("suffix", "most"), [("jsonl", 6000), ("csv", 2000), ("txt", 1200), ("parquet", 9000)]
+)
+def test_killed_at_random_moments(here: Path, suffix: str, most: int) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow.parquet")
+    count, dice = 800, random.Random(suffix)
     (here / "squared.py").write_text(HANDLER.format(pause="time.sleep(0.002)"))
     put(here / "in.jsonl", count)
-    out = here / "out.jsonl"
+    out = here / f"out.{suffix}"
+    grows = here / "out.parquet.rows.jsonl" if suffix == "parquet" else out
     command = [sys.executable, "-m", "carpool", "run", "squared:squares"]
-    command += ["-i", "in.jsonl", "-o", "out.jsonl", "--max-batch-size", "4"]
+    command += ["-i", "in.jsonl", "-o", out.name, "--max-batch-size", "4"]
+
+    def size() -> int:
+        return grows.stat().st_size if grows.exists() else 0
+
     kills = 0
     while True:
-        before = out.stat().st_size if out.exists() else 0
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         # Once it has come a little further, and then at any moment.
-        wanted = before + dice.randrange(1, 6000)
+        wanted = size() + dice.randrange(1, most)
         end = time.monotonic() + LIMIT
-        while process.poll() is None and (not out.exists() or out.stat().st_size < wanted):
+        while process.poll() is None and size() < wanted:
             assert time.monotonic() < end
             time.sleep(0)
         if process.poll() is not None:
             break
-        time.sleep(dice.random() * 0.005)
+        time.sleep(dice.random() * dice.choice([0.005, 0.1]))
         process.send_signal(signal.SIGKILL)
         process.wait(LIMIT)
         kills += 1
     assert process.returncode == 1, "some rows have failed"
-    assert found(out) == expected(count)
+    failed = Path(f"{out}.errors.jsonl").read_text().splitlines()
+    assert (rows_in(out), [json.loads(line)["row"] for line in failed]) == expected(count)
     assert kills >= 3
+
+
+@pytest.mark.parametrize("step", ["replace", "unlink"])
+def test_cut_off_while_the_parquet_file_is_made(
+    here: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    put(here / "in.jsonl", 20)
+    asked = Asked("squared:squares", "in.jsonl", "out.parquet", max_batch_size=4)
+    for limit in (10, None):
+
+        def cut(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, cut)
+            assert _run.run(Asked(**{**vars(asked), "limit": limit}))[0] == 130
+    assert _run.run(asked)[0] == 1
+    assert parquet.read_table("out.parquet").to_pylist() == expected(20)[0]
+    assert not (here / "out.parquet.rows.jsonl").exists()
 
 
 def test_an_interrupt_writes_what_is_there(here: Path) -> None:
