@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import subprocess
 import sys
@@ -124,7 +125,7 @@ def test_functions_that_cannot_be_batched(app: modal.App) -> None:
             batched_of(app, function)
         assert str(caught.value) == text
     with pytest.raises(modal.InvalidError, match="decorates a function or method"):
-        modal.batched(max_batch_size=2)(3)
+        modal.batched(max_batch_size=2)(functools.partial(add))
     with pytest.raises(modal.InvalidError, match="twice"):
         modal.batched(max_batch_size=2)(modal.batched(max_batch_size=2)(add))
 
@@ -132,6 +133,9 @@ def test_functions_that_cannot_be_batched(app: modal.App) -> None:
 def test_settings_of_concurrent(app: modal.App) -> None:
     with pytest.raises(modal.InvalidError, match="cannot be greater than"):
         modal.concurrent(max_inputs=2, target_inputs=3)
+    for missing in ({}, {"target_inputs": 2}):
+        with pytest.raises(TypeError, match="missing required argument: `max_inputs`"):
+            modal.concurrent(**missing)
     for wrong in ({"max_inputs": 0}, {"max_inputs": "a"}, {"target_inputs": -1}):
         with pytest.raises(modal.InvalidError, match="positive integer"):
             modal.concurrent(**wrong)
@@ -496,23 +500,42 @@ def test_local_entrypoints(app: modal.App, run: Callable[..., Any]) -> None:
         assert await amain() == 2
 
     run(within())
-    with pytest.raises(modal.InvalidError, match="Duplicate local entrypoint name: other"):
+    with pytest.raises(
+        modal.InvalidError, match=r"name: other\. Local entrypoint names must be unique\."
+    ):
         app.local_entrypoint(name="other")(lambda: None)
 
 
 SCRIPT = """
+from __future__ import annotations
+from typing import Any, Literal, Optional
+import datetime
+import pickle
+import neighbour
 from carpool.compat import modal
 app = modal.App()
 @app.function()
 @modal.batched(max_batch_size=2, wait_ms=1)
 def doubled(items: list[int]) -> list[int]:
-    return [item * 2 for item in items]
+    return [item * neighbour.TWO for item in items]
 @app.local_entrypoint()
 def main(number: int, word: str = "is"):
-    print(word, doubled.remote(number))
+    print(word, pickle.loads(pickle.dumps(doubled)).remote(number))
 @app.local_entrypoint()
 async def other():
     print("other", await doubled.remote.aio(4))
+@app.local_entrypoint()
+def kinds(
+    a_flag: bool, off: bool = True, size: Literal[1, 2] = 1, part: Optional[float] = None,
+    many: int | None = 3, day: datetime.date | None = None, thing=None,
+):
+    print(a_flag, off, size, part, many, thing)
+@app.local_entrypoint()
+def days(day: datetime.datetime, *, thing: Any = 1):
+    print(day.year, thing)
+@app.local_entrypoint()
+def rest(*words):
+    print(words)
 """
 
 
@@ -520,17 +543,55 @@ async def other():
     ("arguments", "code", "said"),
     [
         (["::main", "--number", "3"], 0, "is 6\n"),
-        (["::main", "--number", "3", "--word", "was"], 0, "was 6\n"),
+        (["::main", "--number=3", "--word", "was"], 0, "was 6\n"),
         (["::other"], 0, "other 8\n"),
         ([""], 2, ""),
         (["::nobody"], 2, ""),
         (["::other", "--number", "3"], 2, ""),
         (["::main", "--number"], 2, ""),
+        (["::main"], 2, ""),
+        (["::main", "--number", "three"], 2, ""),
+        (["::kinds"], 2, ""),
+        (["::days", "--day", "2024-02-03"], 0, "2024 1\n"),
+        (["::days", "--day", "2024-02-03", "--thing", "x"], 0, "2024 x\n"),
+        (["::rest", "a", "--b"], 0, "('a', '--b')\n"),
+        (["x"], 2, ""),
     ],
 )
 def test_running_an_entrypoint(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    check_run(tmp_path, SCRIPT, arguments, code, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["::kinds", "--a-flag"], 0, "True True 1 None 3 None\n"),
+        (
+            [
+                "::kinds",
+                "--no-a-flag",
+                "--no-off",
+                "--size=2",
+                "--part=0.5",
+                "--many=4",
+                "--thing=t",
+            ],
+            0,
+            "False False 2 0.5 4 t\n",
+        ),
+        (["::kinds", "--a-flag", "--size", "3"], 2, ""),
+    ],
+)
+def test_kinds_of_arguments(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+    check_run(
+        tmp_path, SCRIPT.replace(" day: datetime.date | None = None,", ""), arguments, code, said
+    )
+
+
+def check_run(folder: Path, text: str, arguments: list[str], code: int, said: str) -> None:
+    script = folder / "script.py"
+    script.write_text(text)
+    (folder / "neighbour.py").write_text("TWO = 2")
     outcome = subprocess.run(
         [
             sys.executable,

@@ -28,7 +28,12 @@ placed = modal.App("placed")
 
 @placed.cls()
 class Placed:
+    limit = 9
     factor: int = modal.parameter(default=2)
+
+    @staticmethod
+    def doubled(n: int) -> int:
+        return 2 * n
 
     @modal.batched(max_batch_size=4, wait_ms=0)
     def times(self, items: list[int]) -> list[int]:
@@ -167,7 +172,12 @@ def test_an_object_for_each_set_of_arguments(app: modal.App) -> None:
     assert (two.times.remote(3), ten.times.remote(3)) == (6, 30)
     assert (two.factor, ten.plain()) == (2, 10)
     assert Model(2).times is two.times
-    assert Model(2, more=[1]).times is not Model(2, more=[1]).times
+    assert Model(2, more=[1]).times is Model(2, more=[1]).times
+    assert Model(2, more=[1]).times is not Model(2, more=[2]).times
+    assert Model(1).times is not Model(True).times
+    # What can be neither hashed nor pickled is never the same.
+    lock = [threading.Lock()]
+    assert Model(2, more=lock).times is not Model(2, more=lock).times
     assert Model(2).times.local([1, 2]) == [2, 4]
 
 
@@ -282,8 +292,9 @@ def test_methods_that_do_not_go_together(app: modal.App) -> None:
 def test_the_class_itself_has_no_methods(app: modal.App) -> None:
     with pytest.raises(AttributeError, match="Did you forget to instantiate the class"):
         _ = Placed.times  # type: ignore[attr-defined]
-    with pytest.raises(AttributeError, match="no attribute"):
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = Placed.nothing  # type: ignore[attr-defined]
+    assert (Placed.limit, Placed.doubled(2)) == (9, 4)
 
 
 def test_what_enter_raises_reaches_every_caller(app: modal.App) -> None:

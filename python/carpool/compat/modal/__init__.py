@@ -19,6 +19,7 @@ from ._cloud import (
     SchedulerPlacement,
     Secret,
     Volume,
+    enable_output,
     gpu,
 )
 from ._cls import Cls, Obj, parameter
@@ -48,6 +49,7 @@ __all__ = [
     "Volume",
     "batched",
     "concurrent",
+    "enable_output",
     "enter",
     "exception",
     "exit",

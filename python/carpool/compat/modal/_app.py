@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from carpool.compat._front import is_coroutine_function
 
-from ._checks import known_options, no_positional
+from ._checks import check_name, check_no_method, known_options, no_positional
 from ._cloud import tell_ignored
 from ._cls import Cls
 from ._function import Function
@@ -29,9 +29,14 @@ class App:
     Args:
         name: its name.
         **described: images and the like; accepted and ignored.
+
+    Raises:
+        InvalidError: the name is no string.
+        TypeError: an option is not known.
     """
 
     def __init__(self, name: str | None = None, **described: Any) -> None:
+        check_name(name)
         tell_ignored(f"app {name or 'without a name'}", known_options("App", described))
         self.name = name
         self.registered_functions: dict[str, Function] = {}
@@ -44,14 +49,24 @@ class App:
         """Makes a `Function` of a function, with what decorators below it ask for.
 
         Raises:
-            InvalidError: the parentheses are missing, or the function cannot be batched.
-            TypeError: an option is not known.
+            InvalidError: the parentheses are missing, it is a method, or the function cannot be batched.
+            TypeError: it is a class, or an option is not known.
         """
         no_positional(_function, "app.function")
         ignored = known_options("app.function", described)
 
         def decorate(target: Any) -> Function:
-            partial = partial_of(target, "function")
+            if inspect.isclass(target):
+                raise TypeError(
+                    "The `@app.function` decorator cannot be used on a class. Please use `@app.cls` instead."
+                )
+            partial = partial_of(target, "app.function")
+            check_no_method(
+                partial.function,
+                "Swap with `@modal.method` or one of the Web Function decorators."
+                if partial is target
+                else "Please use `@app.cls` with `@modal.method` instead.",
+            )
             made = Function(
                 partial.function,
                 batching=partial.batching,
@@ -91,14 +106,17 @@ class App:
         """Makes a function one that `python -m carpool.compat.modal run` runs.
 
         Raises:
-            InvalidError: the parentheses are missing, or the name is taken.
+            InvalidError: the parentheses are missing, or the name is taken or no string.
         """
         no_positional(_function, "app.local_entrypoint")
+        check_name(name)
 
         def decorate(target: Callable[..., Any]) -> LocalEntrypoint:
             label = name or target.__qualname__
             if label in self.registered_entrypoints:
-                raise InvalidError(f"Duplicate local entrypoint name: {label}.")
+                raise InvalidError(
+                    f"Duplicate local entrypoint name: {label}. Local entrypoint names must be unique."
+                )
             made = self.registered_entrypoints[label] = LocalEntrypoint(target, self)
             return made
 

@@ -13,6 +13,8 @@ __all__ = [
     "Batching",
     "batching",
     "check_function",
+    "check_name",
+    "check_no_method",
     "check_output",
     "concurrency",
     "known_options",
@@ -69,18 +71,42 @@ def concurrency(max_inputs: Any, target_inputs: Any) -> int:
 
     Raises:
         InvalidError: a number is no positive int, or the target is beyond the limit.
+        TypeError: there is no limit.
     """
     for name, value in (("max_inputs", max_inputs), ("target_inputs", target_inputs)):
         if value is not None and (not _is_int(value) or value < 1):
             raise InvalidError(f"`{name}` must be a positive integer.")
     if max_inputs is not None and target_inputs is not None and target_inputs > max_inputs:
         raise InvalidError("`target_inputs` parameter cannot be greater than `max_inputs`.")
-    most: int = max_inputs or target_inputs or 1
+    if max_inputs is None:
+        raise TypeError("`@modal.concurrent()` missing required argument: `max_inputs`.")
+    most: int = max_inputs
     return most
 
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_name(name: object) -> None:
+    """
+    Raises:
+        InvalidError: the name of an app or entrypoint is no string.
+    """
+    if name is not None and not isinstance(name, str):
+        raise InvalidError("Invalid value for `name`: Must be string.")
+
+
+def check_no_method(function: Callable[..., Any], suggestion: str) -> None:
+    """
+    Raises:
+        InvalidError: `app.function` decorates what is defined in the body of a class.
+    """
+    path = str(getattr(function, "__qualname__", "")).split(".")
+    if len(path) > 1 and path[-2] != "<locals>":
+        raise InvalidError(
+            f"The `@app.function` decorator cannot be used on class methods. {suggestion}"
+        )
 
 
 def check_function(function: Callable[..., Any]) -> None:

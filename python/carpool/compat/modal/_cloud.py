@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Generator, Iterator
 from typing import Any
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "SchedulerPlacement",
     "Secret",
     "Volume",
+    "enable_output",
     "gpu",
     "tell_ignored",
 ]
@@ -41,7 +43,8 @@ class _Describing(type):
 
 
 class Described(metaclass=_Describing):
-    """A description: every method of it gives a description again."""
+    """A description: every method of it gives a description again, which can be called, awaited, entered, and read as
+    an empty iterable."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
@@ -52,6 +55,23 @@ class Described(metaclass=_Describing):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        yield from ()
+        return self
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
 
 
 class Image(Described):
@@ -104,3 +124,8 @@ class SchedulerPlacement(Described):
 
 class gpu(Described):
     """Graphics processors by name: `gpu.A100(count=2)`."""
+
+
+def enable_output(show_progress: bool = True) -> contextlib.AbstractContextManager[None]:
+    """For `with`: what the platform would print is not printed here."""
+    return contextlib.nullcontext()

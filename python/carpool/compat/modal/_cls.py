@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,13 @@ class _Parameter:
         self.default = default
         self.init = init
 
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        if self.default is _MISSING:
+            raise AttributeError("field has no default value and no specified value")
+        return self.default
+
 
 def parameter(*, default: Any = _MISSING, init: bool = True) -> Any:
     """A field of a class that its constructor takes by name; with `init=False`, one that only has a default."""
@@ -54,7 +62,10 @@ def _construct(user_cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     if not names:
         return user_cls(*args, **kwargs)
     if args:
-        raise InvalidError(f"{user_cls.__name__} takes its parameters by name.")
+        raise InvalidError(
+            "Can't use positional arguments with modal.parameter-based synthetic constructors.\n"
+            "Use (<parameter_name>=value) keyword arguments when constructing classes instead."
+        )
     made = user_cls()
     for name, field in names.items():
         value = kwargs.pop(name, field.default) if field.init else field.default
@@ -88,6 +99,15 @@ class Container:
                     web=partial.web,
                     container=self,
                 )
+
+    def function_of(self, partial: Partial) -> Function:
+        """What became of a decorated method."""
+        partials = self._cls.partials
+        return next(one for name, one in self.functions.items() if partials[name] is partial)
+
+    def name_of(self, function: Function) -> str:
+        """Under which name the class has a function of this object."""
+        return next(name for name, one in self.functions.items() if one is function)
 
     @property
     def handle(self) -> Obj:
@@ -180,6 +200,20 @@ class Obj:
         return f"<carpool.compat.modal.Obj {self._container._cls.__name__}>"
 
 
+def _key_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Equal for equal arguments of the same types; of what can neither be hashed nor pickled never."""
+    named = sorted(kwargs.items())
+    key: Any = tuple((type(one), one) for one in args), tuple((k, type(v), v) for k, v in named)
+    try:
+        hash(key)
+    except TypeError:
+        try:
+            return pickle.dumps((args, named))
+        except Exception:
+            return object()
+    return key
+
+
 def _remake(cls: Cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Obj:
     return cls(*args, **kwargs)
 
@@ -190,6 +224,9 @@ class Cls:
     Raises:
         InvalidError: the class has a batched method and others that can be called.
     """
+
+    #: What made it.
+    _modal_decorator = "app.cls()"
 
     def __init__(
         self,
@@ -216,12 +253,7 @@ class Cls:
         Container(self, (), {})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Obj:
-        key: Any
-        try:
-            key = args, frozenset(kwargs.items())
-            hash(key)
-        except TypeError:
-            key = object()
+        key = _key_of(args, kwargs)
         with self._lock:
             if key not in self._containers:
                 self._containers[key] = Container(self, args, kwargs)
@@ -233,7 +265,9 @@ class Cls:
                 f"You can't access methods on a Cls directly - Did you forget to instantiate the class first?\n"
                 f"e.g. instead of {self.__name__}.{name}, do {self.__name__}().{name}"
             )
-        raise AttributeError(f"{self.__name__} has no attribute {name!r}")
+        if "user_cls" not in self.__dict__:  # being unpickled
+            raise AttributeError(name)
+        return getattr(self.user_cls, name)
 
     def stop(self) -> None:
         """Stops all its objects."""

@@ -10,8 +10,8 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Generator,
     Iterable,
-    Iterator,
 )
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ from ._checks import (
 )
 from ._cloud import tell_ignored
 from ._home import Home
-from ._many import acalls_of, calls_of
+from ._many import Results, acalls_of, calls_of
 from .exception import InvalidError
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class Function(Front):
         web: how it answers requests on the web, if it does.
         container: what a method belongs to.
     """
+
+    #: What made it.
+    _modal_decorator = "app.function"
 
     def __init__(
         self,
@@ -81,8 +84,12 @@ class Function(Front):
             check_function(function)
         self._batching, self._container, self.web = batching, container, web
         self._name: str = function.__name__
-        parameters = list(inspect.signature(function).parameters)
-        self._parameters = parameters if container is None else parameters[1:]
+        parameters = list(inspect.signature(function).parameters.values())
+        if container is not None:
+            del parameters[:1]
+        self._parameters = [one.name for one in parameters]
+        #: Those that take no position; they are the last.
+        self._named = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
         self._is_async = is_coroutine_function(function)
         self._streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(
             function
@@ -137,7 +144,10 @@ class Function(Front):
             args, kwargs = items[0]
             return [self._call(*bound, *args, **kwargs)]
         columns = [list(column) for column in zip(*items, strict=True)]
-        return check_output(self._name, self._call(*bound, *columns), len(items))
+        first = len(columns) - len(self._named)
+        named = dict(zip(self._named, columns[first:], strict=True))
+        output = self._call(*bound, *columns[:first], **named)
+        return check_output(self._name, output, len(items))
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         made = self._function(*args, **kwargs)
@@ -214,8 +224,8 @@ class Function(Front):
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: bool | None = None,
-    ) -> Iterator[Any]:
-        """The results of a call for each input, from one iterable per positional argument.
+    ) -> Results:
+        """The results of a call for each input, from one iterable per positional argument, for `for` or `async for`.
 
         Args:
             kwargs: further arguments of every call.
@@ -223,7 +233,15 @@ class Function(Front):
             return_exceptions: errors are results; else the first ends it.
             wrap_returned_exceptions: without effect.
         """
-        return self._many(calls_of(input_iterators), kwargs, order_outputs, return_exceptions)
+        return Results(
+            self._many(calls_of(input_iterators), kwargs, order_outputs, return_exceptions),
+            lambda: self._amap(
+                *input_iterators,
+                kwargs=kwargs,
+                order_outputs=order_outputs,
+                return_exceptions=return_exceptions,
+            ),
+        )
 
     def _starmap(
         self,
@@ -233,9 +251,17 @@ class Function(Front):
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: bool | None = None,
-    ) -> Iterator[Any]:
+    ) -> Results:
         """As `map`, of one iterable of tuples of arguments."""
-        return self._many(input_iterator, kwargs, order_outputs, return_exceptions)
+        return Results(
+            self._many(input_iterator, kwargs, order_outputs, return_exceptions),
+            lambda: self._astarmap(
+                input_iterator,
+                kwargs=kwargs,
+                order_outputs=order_outputs,
+                return_exceptions=return_exceptions,
+            ),
+        )
 
     def _for_each(
         self,
@@ -244,14 +270,16 @@ class Function(Front):
         ignore_exceptions: bool = False,
     ) -> None:
         """As `map`, without results; errors are raised, or ignored."""
-        for _ in self._many(calls_of(input_iterators), kwargs, True, ignore_exceptions):
+        for _ in self._many(calls_of(input_iterators), kwargs, False, ignore_exceptions):
             pass
 
     def _many(
         self, calls: Iterable[Any], kwargs: dict[str, Any] | None, ordered: bool, returned: bool
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         items = (self._one_of_many(args, kwargs) for args in calls)
-        results: Iterator[Any] = self._inner.map(items, ordered=ordered, return_exceptions=returned)
+        results: Generator[Any, None, None] = self._inner.map(
+            items, ordered=ordered, return_exceptions=returned
+        )
         return results
 
     def _amap(
@@ -285,7 +313,7 @@ class Function(Front):
         kwargs: dict[str, Any] | None = None,
         ignore_exceptions: bool = False,
     ) -> None:
-        async for _ in self._amany(acalls_of(input_iterators), kwargs, True, ignore_exceptions):
+        async for _ in self._amany(acalls_of(input_iterators), kwargs, False, ignore_exceptions):
             pass
 
     def _amany(
@@ -337,7 +365,7 @@ class Function(Front):
     def __reduce__(self) -> Any:
         if self._container is None:
             return super().__reduce__()
-        return getattr, (self._container.handle, self._name)
+        return getattr, (self._container.handle, self._container.name_of(self))
 
     def __repr__(self) -> str:
         return f"<carpool.compat.modal.Function {self._name}>"

@@ -1,18 +1,47 @@
-"""The arguments of many calls, from an iterable for each parameter."""
+"""Many calls: their arguments, from an iterable for each parameter, and their results, for loops of either kind."""
 
 from __future__ import annotations
 
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
+    Callable,
+    Generator,
     Iterable,
     Iterator,
 )
 from typing import Any
 
-__all__ = ["acalls_of", "calls_of"]
+__all__ = ["Results", "acalls_of", "calls_of"]
 
 _NONE: Any = object()
+
+
+class Results:
+    """The results of a `map`, for `for` and `next`, or for `async for`.
+
+    Args:
+        results: them, for a thread.
+        aresults: makes them for a coroutine.
+    """
+
+    def __init__(
+        self, results: Generator[Any, None, None], aresults: Callable[[], AsyncIterator[Any]]
+    ) -> None:
+        self._results, self._aresults = results, aresults
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._results)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._aresults()
+
+    def close(self) -> None:
+        """Gives up what is left."""
+        self._results.close()
 
 
 def calls_of(iterables: tuple[Iterable[Any], ...]) -> Iterator[tuple[Any, ...]]:

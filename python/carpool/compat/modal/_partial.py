@@ -41,6 +41,10 @@ class Partial:
         """
         if (self.is_enter or self.is_exit) and (self.is_callable or self.max_inputs is not None):
             raise InvalidError("Interface decorators cannot be combined with lifecycle decorators.")
+        if self.web is not None and (self.is_method or self.batching is not None):
+            raise InvalidError(
+                "Callable decorators cannot be combined with web interface decorators."
+            )
         return self
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -49,23 +53,38 @@ class Partial:
         container = getattr(instance, "_modal_container", None)
         if container is None or not self.is_callable:
             return self.function.__get__(instance, owner)
-        return container.functions[self.function.__name__]
+        return container.function_of(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function itself."""
         return self.function(*args, **kwargs)
 
 
-def partial_of(target: Any, what: str) -> Partial:
+def partial_of(target: Any, decorator: str) -> Partial:
     """The notes on `target`, new ones if there are none.
+
+    Args:
+        target: what is decorated.
+        decorator: by what, as `modal.batched`.
 
     Raises:
         InvalidError: it is no function.
     """
     if isinstance(target, Partial):
         return target
-    if not callable(target) or inspect.isclass(target) or not hasattr(target, "__name__"):
-        raise InvalidError(f"`@modal.{what}` decorates a function or method, not {target!r}.")
+    below = getattr(target, "_modal_decorator", None)
+    if below is not None and not inspect.isclass(target):
+        raise InvalidError(
+            f"Cannot stack `@{decorator}` on top of `@{below}`. Hint: swap the order of the decorators."
+        )
+    if inspect.isclass(target):
+        raise InvalidError(
+            f"Cannot apply `@{decorator}` to a class. Hint: consider applying to a method instead."
+        )
+    if not callable(target):
+        raise InvalidError(f"The object wrapped by `@{decorator}` must be callable.")
+    if not hasattr(target, "__name__"):
+        raise InvalidError(f"`@{decorator}` decorates a function or method, not {target!r}.")
     return Partial(target)
 
 
@@ -88,7 +107,7 @@ def batched(
     settings = batching(max_batch_size, wait_ms)
 
     def decorate(target: Any) -> Partial:
-        partial = partial_of(target, "batched")
+        partial = partial_of(target, "modal.batched")
         if partial.batching is not None:
             raise InvalidError("Cannot set `batch_max_size` twice.")
         partial.batching = settings
@@ -104,10 +123,11 @@ def concurrent(
 
     Args:
         max_inputs: so many.
-        target_inputs: counts where `max_inputs` is not given.
+        target_inputs: without effect; nothing starts further containers here.
 
     Raises:
         InvalidError: a number is no positive int, or the parentheses are missing.
+        TypeError: `max_inputs` is missing.
     """
     no_positional(_function, "modal.concurrent")
     most = concurrency(max_inputs, target_inputs)
@@ -116,7 +136,7 @@ def concurrent(
         if inspect.isclass(target):
             target._modal_max_inputs = most  # type: ignore[attr-defined]
             return target
-        partial = partial_of(target, "concurrent")
+        partial = partial_of(target, "modal.concurrent")
         partial.max_inputs = most
         return partial.check()
 
@@ -132,7 +152,7 @@ def method(_function: None = None, /, *, is_generator: bool | None = None) -> Ca
     no_positional(_function, "modal.method")
 
     def decorate(target: Any) -> Partial:
-        partial = partial_of(target, "method")
+        partial = partial_of(target, "modal.method")
         partial.is_method = True
         return partial.check()
 
@@ -148,7 +168,7 @@ def enter(_function: None = None, /, *, snap: bool = False) -> Callable[[Any], A
     no_positional(_function, "modal.enter")
 
     def decorate(target: Any) -> Partial:
-        partial = partial_of(target, "enter")
+        partial = partial_of(target, "modal.enter")
         partial.is_enter = True
         return partial.check()
 
@@ -164,7 +184,7 @@ def exit(_function: None = None, /) -> Callable[[Any], Any]:
     no_positional(_function, "modal.exit")
 
     def decorate(target: Any) -> Partial:
-        partial = partial_of(target, "exit")
+        partial = partial_of(target, "modal.exit")
         partial.is_exit = True
         return partial.check()
 
@@ -197,7 +217,7 @@ def fastapi_endpoint(
         raise InvalidError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
 
     def decorate(target: Any) -> Partial:
-        partial = partial_of(target, "fastapi_endpoint")
+        partial = partial_of(target, "modal.fastapi_endpoint")
         partial.web = {"method": method, "label": label, "docs": docs}
         return partial.check()
 
