@@ -320,6 +320,13 @@ SITUATIONS: dict[str, tuple[Stats, dict[str, Any], list[str], list[str]]] = {
         ["30 % of what the handler was given was padding", "`batch_sizes`"],
         ["`length`"],
     ),
+    "graphs that do not fit": (
+        figures(replayed=30, eager=10),
+        {},
+        ["25 % of the batches ran without a CUDA graph", "`Pad(buckets=...)`"],
+        ["padding"],
+    ),
+    "graphs that fit": (figures(replayed=40, eager=0), {}, [], ["CUDA graph"]),
     "little padding": (figures(padding=0.05), {}, [], ["padding"]),
 }
 
@@ -365,7 +372,10 @@ def histograms() -> st.SearchStrategy[Histogram]:
         Stats,
         **{name: st.integers(0, 10**6) for name in ("submitted", "failed", "expired", "shed")},
         **{name: st.integers(0, 10**6) for name in ("cancelled", "rejected", "pending", "peak")},
-        **{name: st.integers(0, 10**6) for name in ("in_flight", "batches", "slow")},
+        **{
+            name: st.integers(0, 10**6)
+            for name in ("in_flight", "batches", "slow", "replayed", "eager")
+        },
         reasons=st.dictionaries(st.sampled_from(sorted(WHY)), st.integers(0, 10**6)),
         batch_sizes=histograms(),
         wait_ms=histograms(),

@@ -1,18 +1,8 @@
-"""The ring: batches on their way to a device and back, over lanes that finish late and reuse what is let go of.
-
-The lanes here are fakes. What is put on one happens at random moments, in no order but its own and that of marks; memory
-that nobody keeps is handed out again at once, and host memory is read and written only when a copy really happens. A
-batch that meets another's numbers was reused too soon.
-"""
+"""The ring: batches on their way to a device and back, over lanes that finish late and reuse what is let go of."""
 
 from __future__ import annotations
 
-import contextlib
-import random
 import threading
-import weakref
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,139 +10,7 @@ import pytest
 
 from carpool.cuda import Pace, Ring, lanes_of
 from gates import LIMIT
-
-
-class FakeMark:
-    def __init__(self, lanes: FakeLanes) -> None:
-        self.lanes = lanes
-        self.passed = False
-
-    def done(self) -> bool:
-        return self.passed
-
-    def wait(self) -> None:
-        self.lanes.go_until(self)
-
-
-class OnDevice:
-    """A tensor of the fake device: numbers in a cell of its memory."""
-
-    def __init__(self, lanes: FakeLanes, lane: str, shape: tuple[int, ...]) -> None:
-        self.shape = shape
-        self.keeps: set[str] = set()
-        self.cell = lanes.cell(lane, int(np.prod(shape)))
-        weakref.finalize(self, lanes.free, lane, self.cell, self.keeps)
-
-
-class FakeLanes:
-    """A device whose work happens at random moments."""
-
-    def __init__(self, seed: int, without: str = "") -> None:
-        self.random = random.Random(seed)
-        self.without = without
-        self.lock = threading.RLock()
-        self.lanes: dict[str, deque[Any]] = {"up": deque(), "run": deque(), "down": deque()}
-        self.let_go: dict[str, list[tuple[Any, list[FakeMark]]]] = {"up": [], "run": []}
-
-    # --------------------------------------------------------------------------- the device
-
-    def put(self, lane: str, work: Any) -> None:
-        with self.lock:
-            self.lanes[lane].append(work)
-            for _ in range(self.random.choice((0, 0, 0, 1, 2, 5))):
-                self.step()
-
-    def step(self) -> bool:
-        """Does what is first on some lane; False where nothing can be done."""
-        ready = [
-            lane
-            for lane in self.lanes.values()
-            if lane and not (isinstance(lane[0], tuple) and not lane[0][1].passed)
-        ]
-        if not ready:
-            return False
-        work = self.random.choice(ready).popleft()
-        if isinstance(work, FakeMark):
-            work.passed = True
-        elif not isinstance(work, tuple):
-            work()
-        return True
-
-    def go_until(self, mark: FakeMark) -> None:
-        with self.lock:
-            while not mark.passed:
-                assert self.step(), "the lanes wait for one another"
-
-    def cell(self, lane: str, size: int) -> Any:
-        """Memory for the work of a lane: what was let go of first."""
-        with self.lock:
-            for at, (cell, keeps) in enumerate(self.let_go[lane]):
-                if len(cell) == size and all(mark.passed for mark in keeps):
-                    del self.let_go[lane][at]
-                    return cell
-            return np.full(size, -1)
-
-    def free(self, lane: str, cell: Any, keeps: set[str]) -> None:
-        with self.lock:
-            marks = [FakeMark(self) for _ in keeps]
-            for other, mark in zip(keeps, marks, strict=True):
-                self.lanes[other].append(mark)
-            self.let_go[lane].insert(0, (cell, marks))
-
-    # ----------------------------------------------------------------------- what a ring asks
-
-    def stage(self, array: Any, place: Any) -> Any:
-        if not isinstance(array, np.ndarray):
-            return array
-        buffer = place.buffer(array.size, lambda: np.full(max(array.size, 16), -2))
-        staged = buffer[: array.size].reshape(array.shape)
-        staged[...] = array
-        return staged
-
-    def upload(self, staged: Any) -> Any:
-        if not isinstance(staged, np.ndarray):
-            return staged
-        tensor = OnDevice(self, "up", staged.shape)
-        cell = tensor.cell
-        self.put("up", lambda: np.copyto(cell, staged.reshape(-1)))
-        return tensor
-
-    def mark(self, lane: str) -> FakeMark:
-        mark = FakeMark(self)
-        if self.without == f"mark {lane}":
-            mark.passed = True
-        else:
-            self.put(lane, mark)
-        return mark
-
-    def follow(self, lane: str, mark: Any) -> None:
-        if self.without != f"follow {lane}":
-            self.put(lane, ("follow", mark))
-
-    def running(self) -> Any:
-        return contextlib.nullcontext()
-
-    def keep(self, tensor: Any, lane: str) -> None:
-        if isinstance(tensor, OnDevice) and self.without != f"keep {lane}":
-            tensor.keeps.add(lane)
-
-    def is_on_device(self, value: Any) -> bool:
-        return isinstance(value, OnDevice)
-
-    def download(self, tensor: OnDevice, place: Any) -> Any:
-        size = len(tensor.cell)
-        buffer = place.buffer(size, lambda: np.full(max(size, 16), -3))
-        cell, host = tensor.cell, buffer[:size].reshape(tensor.shape)
-        self.put("down", lambda: np.copyto(host, cell.reshape(host.shape)))
-        return host
-
-    # --------------------------------------------------------------------------- the handler
-
-    def compute(self, function: Callable[[Any], Any], tensor: OnDevice) -> OnDevice:
-        made = OnDevice(self, "run", tensor.shape)
-        given, cell = tensor.cell, made.cell
-        self.put("run", lambda: np.copyto(cell, function(given)))
-        return made
+from lanes import FakeLanes
 
 
 def go(lanes: FakeLanes, depth: int, count: int) -> tuple[int, list[int]]:
@@ -204,6 +62,82 @@ def test_every_batch_comes_back_as_its_own_and_in_order(seed: int, depth: int) -
 def test_without_any_one_of_its_cares_batches_get_mixed_up(without: str) -> None:
     # When threads take turns differs from run to run; sooner or later it shows.
     assert any(go(FakeLanes(seed, without), 2, 120)[0] for seed in range(400))
+
+
+def go_with_callers_tensors(lanes: FakeLanes, count: int) -> int:
+    """Sends batches of tensors that callers have on the device; how many came back wrong."""
+    ring = Ring(lanes)  # type: ignore[arg-type]
+    wrong, left = 0, count
+    all_there = threading.Event()
+
+    def send(number: int) -> None:
+        rows = [np.arange(4) + number, np.arange(4) * number]
+        items = [lanes.made_by_caller(row) for row in rows]
+        marks = [lanes.mark("caller")]
+        with lanes.receiving(marks, items):
+            batch = lanes.joined(items)
+
+        def deliver(host: Any, error: BaseException | None) -> None:
+            nonlocal wrong, left
+            wrong += error is not None or not np.array_equal(host, np.array(rows) * 2)
+            left -= 1
+            if not left:
+                all_there.set()
+
+        ring.run(batch, lambda tensor: lanes.compute(lambda x: x * 2, tensor), deliver)
+
+    for number in range(count):
+        send(number)
+    assert all_there.wait(LIMIT)
+    ring.close()
+    return wrong
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_tensors_of_callers_are_read_when_they_are_done(seed: int) -> None:
+    assert go_with_callers_tensors(FakeLanes(seed), 120) == 0
+
+
+@pytest.mark.parametrize("without", ["mark caller", "follow up", "keep up", "follow run"])
+def test_without_care_tensors_of_callers_are_read_too_soon(without: str) -> None:
+    assert any(go_with_callers_tensors(FakeLanes(seed, without), 120) for seed in range(400))
+
+
+def test_a_delivery_that_raises_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    ring = Ring(FakeLanes(1), 1)  # type: ignore[arg-type]
+    there = threading.Event()
+
+    def stop(host: Any, error: Any) -> None:
+        raise SystemExit
+
+    ring.run({"x": np.ones(2)}, lambda tensors: tensors["x"], stop)
+    ring.run({"x": np.ones(2)}, lambda tensors: tensors["x"], lambda host, error: there.set())
+    assert there.wait(LIMIT)
+    assert "what delivers a batch raised" in caplog.text
+    ring.close()
+
+
+def test_a_thread_that_cannot_start_costs_no_place() -> None:
+    failures = iter([RuntimeError("can't start new thread")])
+
+    def start(run: Any) -> None:
+        for error in failures:
+            raise error
+        threading.Thread(target=run, daemon=True).start()
+
+    ring = Ring(FakeLanes(1), 1, start=start)  # type: ignore[arg-type]
+    there = threading.Event()
+
+    def send() -> None:
+        batch = {"x": np.ones(2)}
+        ring.run(batch, lambda tensors: tensors["x"], lambda host, error: there.set())
+
+    with pytest.raises(RuntimeError, match="new thread"):
+        send()
+    assert ring.in_flight == 0
+    send()
+    assert there.wait(LIMIT)
+    ring.close()
 
 
 def test_no_more_batches_are_on_their_way_than_there_are_places() -> None:

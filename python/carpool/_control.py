@@ -43,7 +43,7 @@ class Lifecycle:
     @property
     def stats(self) -> Stats:
         """All figures now, frozen."""
-        return Stats.from_core(self._station.engine().stats())
+        return Stats.from_core(self._station.figures())
 
     def explain(self) -> str:
         """Why the batches are as they are, by its figures, and which option would change it: a sentence per line."""

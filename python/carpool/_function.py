@@ -173,7 +173,8 @@ class Decorated(Call, Lifecycle):
             raise TypeError(
                 f"{self.name}: rows takes one batch of items; {self.name} takes several parameters"
             )
-        return apart(features)
+        items = apart(features)
+        return items if self._binding.simple else list(map(self._binding.of_one, items))
 
     if TYPE_CHECKING:
 

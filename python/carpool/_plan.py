@@ -107,7 +107,11 @@ class Plan:
             )
 
     def _binding(self, *, bound: bool) -> Binding:
-        return Binding(self.function, self.label, bound=bound, shared=self.options.shared)
+        kind: type[Binding] = Binding
+        if self.options.device is not None:
+            # Here and not at the first call, which a fork may meet half done.
+            from ._submit.arriving import ArrivingBinding as kind
+        return kind(self.function, self.label, bound=bound, shared=self.options.shared)
 
     def _looks(self) -> dict[str, Any]:
         """What a decorated function shows of the one it wraps."""

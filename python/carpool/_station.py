@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ._options import Options
     from ._types import Executor
+    from .cuda._graphs import Tally
 
 __all__ = ["Station"]
 
@@ -57,6 +58,8 @@ class Station:
         #: Who runs the handler in the inline mode; None where that changes nothing.
         self.inline = inline
         self.closed = False
+        #: How batches ran, by device, where graphs are asked for.
+        self.tallies: list[Tally] = []
         #: Before batches that failed are run again.
         self.pauses = Pauses()
         self._engine: Engine | None = None
@@ -73,6 +76,13 @@ class Station:
                 if engine is None or not engine.is_ours:
                     engine = self._open()
         return engine
+
+    def figures(self) -> dict[str, Any]:
+        """What statistics are made of: the engine's raw figures, and those of its devices."""
+        figures: dict[str, Any] = dict(self.engine().stats())
+        figures["replayed"] = sum(tally.replayed for tally in self.tallies)
+        figures["eager"] = sum(tally.eager for tally in self.tallies)
+        return figures
 
     @property
     def is_inline(self) -> bool:
@@ -158,6 +168,7 @@ class Station:
             # Closed before the fork: closed in the child.
             engine.close(False)
         self._engine, self._workers = engine, []
+        self.tallies = []
         _inline.note(self)
         return engine
 

@@ -7,6 +7,7 @@ handler there.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from collections.abc import Callable
@@ -17,9 +18,9 @@ from carpool import _lifecycle
 from carpool._core import running
 from carpool._exceptions import SetupError
 from carpool._watch import events
-from carpool.cuda import Ring, lanes_of
+from carpool.cuda import Arrived, Ring, lanes_of
 from carpool.cuda._graphs import Graphs
-from carpool.cuda._nest import mapped
+from carpool.cuda._nest import leaves, mapped
 
 from . import faults
 from .collated import arguments_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from carpool._core import Batch, Engine
     from carpool._station import Station
     from carpool._submit.binding import Binding
+    from carpool.cuda import Lanes
 
     from .collated import Collated
     from .worker import Desk
@@ -50,13 +52,13 @@ class DeviceHandler(Handler):
         self._arguments = arguments_of(
             function, options.collate, sized=options.batch_sizes is not None
         )
-        # Memory of a place is another batch's after delivery: rows are to be apart from it.
+        # Memory of a place is another batch's after delivery: rows are to be apart from it. Ours copy those of arrays.
         splitting = getattr(options.collate, "_splitting", None)
-        self._keeps_views: bool = splitting is None or splitting.views
+        self._copies_rows: bool = splitting is not None and not splitting.views
         self._devices = itertools.cycle(options.devices)
         self._depth = options.depth
         self._graphs = options.graphs
-        #: By thread: where batches that are run again go.
+        #: By thread: the way of its batches, and the marks behind the items of the present one.
         self._here = threading.local()
 
     # ------------------------------------------------------------------------------ threads
@@ -70,12 +72,17 @@ class DeviceHandler(Handler):
         desk: Desk,
     ) -> None:
         """Puts a batch on its way; answers come from another thread. Blocks until the next should be sealed."""
-        if not self._ready(batch, engine, desk):
-            return
         road = self._road(batch, engine, desk)
         if road is None:
             return
-        self._here.road = road
+        if self.setup is not None and not desk.is_set_up:
+            # What it puts on a device belongs on this one.
+            with road.ring.lanes.running():
+                if not self._ready(batch, engine, desk):
+                    return
+        here = self._here
+        here.road, here.bound = road, len(bound)
+        here.marks = [mark for one in batch.items if type(one) is Arrived for mark in one.marks]
         if self.recovers:
             super().run(batch, engine, binding, bound, desk)
             return
@@ -134,32 +141,27 @@ class DeviceHandler(Handler):
         answer: Callable[[list[Any] | None, BaseException | None], None],
         plainly: bool = False,
     ) -> None:
-        whole: Collated = self._arguments(args, kwargs)
+        whole = self._collated(road.ring.lanes, args, kwargs)
         if not whole.left:
             answer(whole.all_rows([]), None)
             return
 
         def work(tensors: Any) -> Any:
             given, named = whole.with_batches(tensors)
-            function = self._on_tensors
-            if road.graphs is not None:
-                return road.graphs.run(function, given, named)
             # Of a batch that is run again the context has been entered already.
             if self.context is None or plainly:
-                return function(*given, **named)
+                return self._call_with(road, given, named)
             with self.context():
-                return function(*given, **named)
+                return self._call_with(road, given, named)
 
         def deliver(host: Any, error: BaseException | None) -> None:
-            try:
-                if error is None:
-                    if self._keeps_views:
-                        host = mapped(host, _apart)
-                    answer(whole.split(host), None)
-                    return
-            except Exception as wrong:
-                error = wrong
-            answer(None, error)
+            rows = None
+            if error is None:
+                try:
+                    rows = whole.split(self._apart_from_place(host))
+                except BaseException as wrong:
+                    error = wrong
+            answer(rows, error)
 
         try:
             road.ring.run(whole.made, work, deliver)
@@ -167,6 +169,29 @@ class DeviceHandler(Handler):
             if not whole.misfits or faults.is_out_of_memory(error):
                 raise
             answer(whole.all_rows([error] * len(whole.left)), None)
+
+    def _collated(self, lanes: Lanes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Collated:
+        marks = self._here.marks
+        if not marks:
+            return self._arguments(args, kwargs)
+        with lanes.receiving(marks, list(leaves((args[self._here.bound :], kwargs)))):
+            return self._arguments(args, kwargs)
+
+    def _call_with(self, road: _Road, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        function, bound = self._on_tensors, self._here.bound
+        if road.graphs is None:
+            return function(*args, **kwargs)
+        if bound:
+            # All batches here are of one instance, which graphs are not to keep alive.
+            function = functools.partial(function, *args[:bound])
+        return road.graphs.run(function, args[bound:], kwargs)
+
+    def _apart_from_place(self, host: Any) -> Any:
+        """An output whose rows will not lie in memory of a place."""
+        if not self._copies_rows:
+            return _all_apart(host)
+        # The rows of a list go to callers as they are.
+        return mapped(host, _as_it_is, lists=_all_apart)
 
     # -------------------------------------------------------------------------------- roads
 
@@ -187,7 +212,11 @@ class DeviceHandler(Handler):
             batch.fail(error)
             return None
         ring = Ring(lanes, self._depth, start=lambda run: _start(run, f"{self.name} {device}"))
-        road = desk.road = _Road(ring, Graphs(lanes) if self._graphs else None)
+        graphs = None
+        if self._graphs:
+            graphs = Graphs(lanes)
+            self.station.tallies.append(graphs.tally)
+        road = desk.road = _Road(ring, graphs)
         return road
 
 
@@ -211,3 +240,11 @@ def _start(run: Callable[[], None], name: str) -> None:
 
 def _apart(value: Any) -> Any:
     return value.clone() if hasattr(value, "clone") else value
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _all_apart(value: Any) -> Any:
+    return mapped(value, _apart)

@@ -397,11 +397,21 @@ def _padding(f: Facts) -> str | None:
     )
 
 
+def _graphs(f: Facts) -> str | None:
+    eager = f.stats.eager
+    if not eager or eager / (eager + f.stats.replayed) < NOTED:
+        return None
+    return (
+        f"{_percent(eager / (eager + f.stats.replayed))} of the batches ran without a CUDA graph (`graphs`): the handler "
+        f"waits for the device, or batches come in too many forms; `batch_sizes` and `Pad(buckets=...)` make few."
+    )
+
+
 BEFORE: tuple[Rule, ...] = (_nothing_yet, _stuck, _rejected, _shed, _expired, _cancelled)
 RULES: tuple[Rule, ...] = (
     *(_sizes, _few_callers, _slow_arrivals, _nobody_waited, _keys, _full, _cost, _gather, _flush),
     *(_times, _target, _waits_for_a_slot, _pays_for_waiting, _stuck, _slow),
-    *(_rejected, _shed, _expired, _failed, _cancelled, _padding),
+    *(_rejected, _shed, _expired, _failed, _cancelled, _padding, _graphs),
 )
 
 

@@ -104,6 +104,10 @@ class Stats:
     slow: int = 0
     #: What share of what handlers were given was padding, from 0 to 1; None where nothing is padded.
     padding: float | None = None
+    #: With `graphs=True`: batches for which a CUDA graph was replayed.
+    replayed: int = 0
+    #: With `graphs=True`: batches that ran as they are, because no graph fits them.
+    eager: int = 0
 
     @property
     def busy_ms(self) -> float:

@@ -7,8 +7,9 @@ that no thread waits for the device but the one that delivers, and that one with
 `lanes_of("cuda:0")` are those of a GPU, `lanes_of("cpu")` do everything at once, in main memory.
 """
 
+from ._arrivals import Arrived, arrived, plain
 from ._lanes import Lanes, Mark, lanes_of
 from ._pace import Pace
 from ._ring import Ring
 
-__all__ = ["Lanes", "Mark", "Pace", "Ring", "lanes_of"]
+__all__ = ["Arrived", "Lanes", "Mark", "Pace", "Ring", "arrived", "lanes_of", "plain"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -29,6 +31,13 @@ class Mark(Protocol):
 class Lanes(Protocol):
     """One device. What is put on a lane happens later, in the order of that lane alone."""
 
+    def receiving(
+        self, marks: Sequence[Mark], tensors: Sequence[Any]
+    ) -> AbstractContextManager[object]:
+        """Inside, in this thread, device and lane "up" are the current ones, and have come past the marks that callers
+        set behind what made these tensors. Let go of, they are kept from other use until "up" has read them."""
+        ...
+
     def stage(self, array: Any, place: Place) -> Any:
         """A batch's array copied, now, into memory of the place from which `upload` can read."""
         ...
@@ -49,6 +58,14 @@ class Lanes(Protocol):
         """Inside, in this thread, device and lane "run" are the current ones."""
         ...
 
+    def capture(self, work: Callable[[], Any]) -> tuple[Callable[[], object], Any]:
+        """What `work` puts on "run", to be put there again: how, and what `work` returned, which that writes again.
+
+        Raises:
+            RuntimeError: it cannot be captured.
+        """
+        ...
+
     def keep(self, tensor: Any, lane: Lane) -> None:
         """When the tensor is let go of, its memory is given to no other before what is on the lane then is done."""
         ...
@@ -66,7 +83,8 @@ def torch_of(array: Any) -> Any:
     """An array as a tensor that shares its memory, a tensor as it is; anything else as it is."""
     import torch
 
-    if isinstance(array, torch.Tensor) or not hasattr(array, "__array_interface__"):
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is None or not isinstance(array, numpy.ndarray):
         return array
     return torch.from_numpy(array)
 
@@ -116,6 +134,11 @@ class _Passed:
 class CpuLanes:
     """Main memory in place of a device: everything happens at once."""
 
+    def receiving(
+        self, marks: Sequence[Mark], tensors: Sequence[Any]
+    ) -> AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
     def stage(self, array: Any, place: Place) -> Any:
         return torch_of(array)
 
@@ -130,6 +153,9 @@ class CpuLanes:
 
     def running(self) -> AbstractContextManager[object]:
         return contextlib.nullcontext()
+
+    def capture(self, work: Callable[[], Any]) -> tuple[Callable[[], object], Any]:
+        raise RuntimeError("main memory has no graphs")
 
     def keep(self, tensor: Any, lane: Lane) -> None:
         pass

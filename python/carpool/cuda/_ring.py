@@ -16,6 +16,7 @@ after all of its copies; after a failure, when its last copy to the device is do
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from ._nest import mapped
 from ._pace import Pace
 
 __all__ = ["Place", "Ring"]
+
+_logger = logging.getLogger("carpool")
 
 #: What becomes of a batch: its output in main memory, or an error.
 Deliver = Callable[[Any, "BaseException | None"], None]
@@ -101,6 +104,9 @@ class Ring:
         What is raised here is the handler's, or the device's, and nothing is delivered.
         """
         lanes = self.lanes
+        if not self._started:
+            self._start(self._deliver_all)
+            self._started = True
         place = self._take()
         try:
             began = self._clock()
@@ -125,9 +131,6 @@ class Ring:
                 place.busy = [lanes.mark("up"), lanes.mark("down")]
             self._give_back(place)
             raise
-        if not self._started:
-            self._started = True
-            self._start(self._deliver_all)
         self._deliveries.put((place, returned, host, deliver))
 
     def _back(self, value: Any, place: Place) -> Any:
@@ -171,12 +174,16 @@ class Ring:
         while (delivery := self._deliveries.get()) is not None:
             place, returned, host, deliver = delivery
             try:
-                returned.wait()
-            except Exception as error:
-                host = None
-                deliver(None, error)
-            else:
-                deliver(host, None)
+                try:
+                    returned.wait()
+                except Exception as error:
+                    host = None
+                    deliver(None, error)
+                else:
+                    deliver(host, None)
+            except BaseException:
+                # Whoever waits for later batches waits for this thread.
+                _logger.exception("what delivers a batch raised")
             finally:
                 self._give_back(place)
             # While it waits it keeps nothing alive.
