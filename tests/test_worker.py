@@ -12,14 +12,14 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from carpool import HandlerError, SetupError, batched
-from gates import WAYS, Gate, batched_by, identity, in_thread, let_pass, until
+from gates import WAYS, Gate, auntil, batched_by, identity, in_thread, let_pass, until
 
 # -- the worker --------------------------------------------------------------------------------
 
@@ -40,6 +40,48 @@ def test_one_persistent_thread_runs_all_batches() -> None:
     assert worker is not threading.current_thread()
     assert "embedder" in worker.name
     assert worker.daemon
+
+
+@pytest.fixture
+def unhurried() -> Iterator[None]:
+    """A thread keeps the interpreter until it lets go of it itself."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_due_batch_does_not_wait_for_the_callers_of_the_last(run: Callable[..., Any]) -> None:
+    """Unless the handler is seen to compute."""
+    events: list[Any] = []
+    held = threading.Event()
+
+    @batched(max_batch_size=2)
+    def f(items: list[str]) -> list[str]:
+        events.append(items)
+        if "hold" in items:
+            assert held.wait(20)
+        return items
+
+    async def ask(item: str) -> None:
+        await f.acall(item)
+        events.append(f"{item} heard")
+
+    async def main() -> None:
+        for _ in range(40):  # by now it is known what the handler does, and how to wake this loop
+            await f.acall("first")
+        events.clear()
+        calls = [asyncio.ensure_future(ask("hold"))]
+        await auntil(lambda: f.stats.in_flight == 1)
+        calls += [asyncio.ensure_future(ask(item)) for item in ("a", "b", "c", "d")]
+        await asyncio.sleep(0)
+        held.set()
+        await asyncio.gather(*calls)
+
+    run(main())
+    assert events[:3] == [["hold"], ["a", "b"], ["c", "d"]]
+    assert sorted(events[3:]) == [f"{item} heard" for item in ("a", "b", "c", "d", "hold")]
 
 
 def test_as_many_threads_as_slots_and_no_more(gate: Gate) -> None:

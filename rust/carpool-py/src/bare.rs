@@ -216,6 +216,11 @@ impl Told {
         }
     }
 
+    /// Whether no blocked thread is to be woken: callers on loops know already.
+    pub(crate) fn wakes_nobody(&self) -> bool {
+        self.wakes.is_empty()
+    }
+
     /// What those who watch are to be told.
     #[inline]
     pub(crate) fn take_followed(&mut self) -> Option<Box<Followed>> {

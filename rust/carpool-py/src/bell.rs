@@ -35,6 +35,8 @@ struct Inner {
     cord: Option<Cord>,
     told: Vec<Handle<PyBorder>>,
     rung: bool,
+    /// It was rung for the port's own flush.
+    flush: bool,
 }
 
 impl Bell {
@@ -92,6 +94,7 @@ impl Bell {
                 cord,
                 told: Vec::new(),
                 rung: false,
+                flush: false,
             }),
         })
     }
@@ -103,7 +106,9 @@ impl Bell {
         mut requests: Vec<Handle<PyBorder>>,
     ) -> Result<(), Vec<Handle<PyBorder>>> {
         let mut inner = self.inner();
-        let Inner { cord, told, rung } = &mut *inner;
+        let Inner {
+            cord, told, rung, ..
+        } = &mut *inner;
         let Some(cord) = cord else {
             return Err(requests);
         };
@@ -116,18 +121,37 @@ impl Bell {
         Ok(())
     }
 
-    fn answer(&self) -> Vec<Handle<PyBorder>> {
+    /// Has the loop flush its port, which is owed that; from any thread of this process. False: it cannot be rung.
+    ///
+    /// The interpreter is kept meanwhile, which the loop's own way lets go of for as long as its thread then needs.
+    pub(crate) fn ring_for_flush(&self) -> bool {
+        let mut inner = self.inner();
+        let Some(cord) = inner.cord.as_ref().filter(|_| self.epoch == epoch()) else {
+            return false;
+        };
+        if !inner.rung && cord.pull().is_err() {
+            return false;
+        }
+        inner.rung = true;
+        inner.flush = true;
+        true
+    }
+
+    /// Whom to tell, and whether to flush.
+    fn answer(&self) -> (Vec<Handle<PyBorder>>, bool) {
         let mut inner = self.inner();
         if let Some(cord) = &inner.cord {
             cord.hear();
         }
         inner.rung = false;
-        std::mem::take(&mut inner.told)
+        let flush = std::mem::take(&mut inner.flush);
+        (std::mem::take(&mut inner.told), flush)
     }
 
     fn take_down(&self) {
         let mut inner = self.inner();
         let (cord, told) = (inner.cord.take(), std::mem::take(&mut inner.told));
+        inner.flush = false;
         drop(inner);
         drop(cord);
         if !told.is_empty() && self.epoch == epoch() {
@@ -147,12 +171,18 @@ pub(crate) struct Ear {
 impl Ear {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         let _inside = Inside::go_on();
-        let requests = self.bell.answer();
+        let (requests, flush) = self.bell.answer();
         let port = self.port.bind(py);
         // Whom this makes ready it wakes itself, with all others.
         let held = port.get().hold();
-        overdue::tell_attached(py, &requests);
-        if held { Port::flush(port) } else { Ok(()) }
+        if !requests.is_empty() {
+            overdue::tell_attached(py, &requests);
+        }
+        if held || flush {
+            Port::flush(port)
+        } else {
+            Ok(())
+        }
     }
 
     fn __repr__(&self) -> &'static str {

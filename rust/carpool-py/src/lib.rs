@@ -58,6 +58,7 @@ mod clock;
 mod collate;
 mod current;
 mod desk;
+mod effort;
 mod engine;
 mod errands;
 mod errors;

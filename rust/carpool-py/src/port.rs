@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::guard::intern;
@@ -38,6 +38,9 @@ impl Ready {
     }
 }
 
+/// How often another thread wakes a loop in the loop's own way before it hangs up a bell: many loops are short-lived.
+const OFTEN: u32 = 8;
+
 /// How many tasks one scheduled call wakes before it lets the loop do other things.
 const AT_ONCE: usize = 1024;
 
@@ -51,8 +54,10 @@ pub(crate) struct Port {
     scheduled: AtomicBool,
     /// The thread that last called from inside the loop; 0 before.
     thread: AtomicU64,
-    /// For threads without the interpreter; hung up at need.
+    /// For other threads; hung up at need.
     bell: Mutex<Option<Arc<Bell>>>,
+    /// How often another thread had to wake the loop without it.
+    woken: AtomicU32,
     pump: LastPump,
     /// For exact timers; made at need.
     #[cfg(target_os = "linux")]
@@ -161,6 +166,7 @@ impl Port {
                     thread: AtomicU64::new(0),
                     pump: LastPump::default(),
                     bell: Mutex::new(None),
+                    woken: AtomicU32::new(0),
                     #[cfg(target_os = "linux")]
                     alarm: Mutex::new(None),
                 },
@@ -305,6 +311,12 @@ impl Port {
     /// Has the loop flush. On a closed loop nobody is left to be told.
     pub(crate) fn schedule(slf: &Bound<'_, Self>) {
         let py = slf.py();
+        if !slf.get().is_here() {
+            if slf.get().bell().is_some_and(|bell| bell.ring_for_flush()) {
+                return;
+            }
+            slf.get().woken.fetch_add(1, Ordering::Relaxed);
+        }
         if insist(py, || slf.get().call_soon(py, slf.as_any())).is_err() {
             slf.get().scheduled.store(false, Ordering::Release);
             let gone = std::mem::take(&mut *slf.get().ready());
@@ -320,6 +332,10 @@ impl Port {
     /// Wakes the tasks whose awaitables became done.
     pub(crate) fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
         let port = slf.get();
+        if port.woken.load(Ordering::Relaxed) == OFTEN {
+            port.woken.store(OFTEN + 1, Ordering::Relaxed);
+            drop(Bell::of(slf)?);
+        }
         let mut ready = std::mem::take(&mut *port.ready());
         port.scheduled.store(false, Ordering::Release);
         if ready.len() > AT_ONCE {

@@ -15,6 +15,7 @@ use crate::batch::Batch;
 use crate::border::PyBorder;
 use crate::call::handler_of;
 use crate::desk::{Desk, Entered};
+use crate::effort::Effort;
 use crate::guard::Inside;
 use crate::seat::{Watch, with_parker};
 use crate::shared::Shared;
@@ -34,6 +35,7 @@ struct State {
     told: Told,
     /// What it runs.
     batch: Option<(carpool_core::Batch<PyBorder>, Entered)>,
+    effort: Effort,
 }
 
 impl Worker {
@@ -42,6 +44,7 @@ impl Worker {
             seat: Some(engine.core.seat()),
             told: Told::default(),
             batch: None,
+            effort: Effort::default(),
         };
         Self {
             engine,
@@ -71,9 +74,10 @@ impl Worker {
     /// returned is to be told by `answered` or `failed`.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let _inside = Inside::go_on();
-        let (seat, mut told) = {
+        let (seat, mut told, goes_on) = {
             let mut state = self.state();
-            (state.seat.take(), std::mem::take(&mut state.told))
+            let waits = state.effort.end();
+            (state.seat.take(), std::mem::take(&mut state.told), waits)
         };
         let followed = told.take_followed();
         if followed.is_some() || self.engine.core.is_slow_due() {
@@ -83,9 +87,21 @@ impl Worker {
         }
         let mut seat = seat.unwrap_or_else(|| self.engine.core.seat());
         let pulled = with_parker(|parker| {
+            if goes_on && told.wakes_nobody() && self.engine.core.pending() > 0 {
+                // The slot comes back first.
+                drop(std::mem::take(&mut told));
+                let due = seat.poll(parker.waker(), usize::MAX);
+                if !matches!(due, Pulled::Wait(_)) {
+                    return Ok(due);
+                }
+            }
             Watch::new(py)?.pull(py, &mut seat, parker, usize::MAX, None, told)
         });
-        self.state().seat = Some(seat);
+        {
+            let mut state = self.state();
+            state.seat = Some(seat);
+            state.effort.begin();
+        }
         let Pulled::Batch(mut batch) = pulled? else {
             return Ok(None);
         };
