@@ -5,6 +5,7 @@
 //! it back when they are through, and the device would stand idle that long with a batch due. A handler that
 //! computes may hold the interpreter: there the callers come first.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 /// Of a run that is shorter, callers hardly notice whether it comes before them.
@@ -41,6 +42,20 @@ impl Effort {
         }
         self.waits
     }
+}
+
+thread_local! {
+    /// Of a thread that takes batches in a loop of its own.
+    static OWN: RefCell<Effort> = RefCell::default();
+}
+
+/// Takes the next batch of a thread in a loop of its own: with `at_once`, where what it did with the last was waiting.
+pub(crate) fn next<R>(at_once: impl FnOnce() -> Option<R>, wait: impl FnOnce() -> R) -> R {
+    let waits = OWN.with_borrow_mut(Effort::end);
+    let next = if waits { at_once() } else { None };
+    let next = next.unwrap_or_else(wait);
+    OWN.with_borrow_mut(Effort::begin);
+    next
 }
 
 /// How long this thread has computed; none where that is not told.

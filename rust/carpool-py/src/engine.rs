@@ -17,6 +17,7 @@ use crate::border::{FutureEnd, Held, Payload, Waiter};
 use crate::calling::call_blocking;
 use crate::clock::PyClock;
 use crate::desk::Desk;
+use crate::effort;
 use crate::guard::Inside;
 use crate::port::Port;
 use crate::pump::{Pump, Pumps};
@@ -367,10 +368,18 @@ impl Engine {
             self.0.core.try_pull(size)
         } else {
             let until = timeout_ns.map(|timeout| SystemClock.now().saturating_add(timeout));
-            let mut seat = self.0.core.seat();
-            with_parker(|parker| {
-                Watch::new(py)?.pull(py, &mut seat, parker, size, until, Told::default())
-            })?
+            let core = &self.0.core;
+            let due = || {
+                let pulled = (core.pending() > 0).then(|| core.try_pull(size))?;
+                matches!(pulled, Pulled::Batch(_)).then_some(Ok(pulled))
+            };
+            let wait = || {
+                let mut seat = core.seat();
+                with_parker(|parker| {
+                    Watch::new(py)?.pull(py, &mut seat, parker, size, until, Told::default())
+                })
+            };
+            effort::next(due, wait)?
         };
         match pulled {
             Pulled::Batch(batch) => Ok(Some(Batch::wrap(py, &self.0, batch)?)),
