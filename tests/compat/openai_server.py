@@ -9,11 +9,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
+class Listener(ThreadingHTTPServer):
+    # Many clients may come at once.
+    request_queue_size = 128
+
+
 class LocalServer:
     """Answers completions and chats, a batch or one at a time. `before` runs ahead of each answer; what it returns
-    is the status, 200 for None."""
+    is the status, 200 for None. With `keeps` it keeps connections open, as servers do."""
 
-    def __init__(self) -> None:
+    def __init__(self, keeps: bool = False) -> None:
         self.requests: list[dict[str, Any]] = []
         self.before: Callable[[dict[str, Any]], int | None] = lambda body: None
         self.change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda choices: (
@@ -22,8 +27,7 @@ class LocalServer:
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
-            # A connection for each request: an asynchronous client keeps none on a loop that has ended.
-            protocol_version = "HTTP/1.0"
+            protocol_version = "HTTP/1.1" if keeps else "HTTP/1.0"
 
             def do_POST(self) -> None:
                 length = int(self.headers["Content-Length"])
@@ -38,7 +42,7 @@ class LocalServer:
 
             def log_message(self, *args: Any) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Listener(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.01,), daemon=True

@@ -21,6 +21,7 @@ from carpool.compat.inferneo import (
     InferneoClient,
     benchmark_batch_sizes,
     chunked_batch_process,
+    close_client,
     plot_batch_performance,
     robust_batch_process,
     stream_batch_process,
@@ -232,6 +233,7 @@ def test_asynchronous_clients(server: LocalServer, chats: str) -> None:
     ) as batcher:
         requests = [batcher.add_request(one) for one in ("a", "b", say("c"), say("d"))]
         texts = [request["future"].result(20) for request in requests]
+    close_client(client)
     assert texts == ["re: a", "re: b", "re: c", "re: d"]
     assert server.requests[0]["max_tokens"] == 7
 

@@ -8,7 +8,7 @@ from ._adaptive import AdaptiveBatcher
 from ._dynamic import DynamicBatcher
 from ._lists import chunked_batch_process, robust_batch_process, stream_batch_process
 from ._measure import benchmark_batch_sizes, plot_batch_performance
-from ._server import InferneoClient
+from ._server import InferneoClient, close_client
 
 __all__ = [
     "AdaptiveBatcher",
@@ -16,6 +16,7 @@ __all__ = [
     "InferneoClient",
     "benchmark_batch_sizes",
     "chunked_batch_process",
+    "close_client",
     "plot_batch_performance",
     "robust_batch_process",
     "stream_batch_process",

@@ -8,7 +8,8 @@ from typing import Any
 
 from carpool.compat._front import UNBOUNDED, ProcessLock, batcher
 
-from ._server import Server, is_conversation
+from ._checks import ON_ERROR, at_least_one, known
+from ._server import Server, kind_of
 
 __all__ = ["AdaptiveBatcher"]
 
@@ -25,6 +26,8 @@ class AdaptiveBatcher:
         model_id: the model.
         initial_batch_size: to begin with; it stays between `min_batch_size` (1) and `max_batch_size` (64).
         chats: see `DynamicBatcher`.
+        on_error: "isolate" sends a batch that fails again in halves, and halves of those, until the requests that make
+            it fail stand alone; "raise" fails all its requests.
         clock: seconds, for the throughput.
         **params: see `DynamicBatcher`.
 
@@ -39,11 +42,12 @@ class AdaptiveBatcher:
         initial_batch_size: int = 8,
         *,
         chats: str = "together",
+        on_error: str = "isolate",
         clock: Callable[[], float] = time.perf_counter,
         **params: Any,
     ) -> None:
-        self.client, self.model_id = client, model_id
-        self._batch_size = initial_batch_size
+        self._batch_size = at_least_one("initial_batch_size", initial_batch_size)
+        known("on_error", on_error, ON_ERROR)
         self.min_batch_size, self.max_batch_size = 1, 64
         self.performance_history: list[dict[str, float]] = []
         self._clock = clock
@@ -54,19 +58,26 @@ class AdaptiveBatcher:
             max_batch_size=initial_batch_size,
             max_queue=UNBOUNDED,
             executor="thread",
-            key=is_conversation,
+            on_error=on_error,
+            key=_Asked.kind,
             name=f"AdaptiveBatcher of {model_id}",
         )
 
-    async def _send(self, items: list[Any]) -> list[Any]:
+    def _send(self, items: list[_Asked]) -> list[Any]:
+        # The halves of a batch that failed say nothing new about its size.
+        again = any(one.was_sent for one in items)
+        for one in items:
+            one.was_sent = True
         began = self._clock()
         try:
-            choices = await self._server.choices(items)
+            choices = self._server.choices([one.prompt for one in items])
         except Exception:
-            with self._lock:
-                self._resize(self._batch_size // 2)
+            if not again:
+                with self._lock:
+                    self._resize(self._batch_size // 2)
             raise
-        self.update_batch_size(self._clock() - began, len(items))
+        if not again:
+            self.update_batch_size(self._clock() - began, len(items))
         return choices
 
     def update_batch_size(self, batch_time: float, num_requests: int) -> None:
@@ -102,6 +113,24 @@ class AdaptiveBatcher:
         self._inner.configure(max_batch_size=self._batch_size)
 
     @property
+    def client(self) -> Any:
+        """Who is asked."""
+        return self._server.client
+
+    @client.setter
+    def client(self, client: Any) -> None:
+        self._server.client = client
+
+    @property
+    def model_id(self) -> str:
+        """The model that is asked for."""
+        return self._server.model_id
+
+    @model_id.setter
+    def model_id(self, model_id: str) -> None:
+        self._server.model_id = model_id
+
+    @property
     def batch_size(self) -> int:
         """Most requests of the batches to come."""
         return self._batch_size
@@ -109,19 +138,26 @@ class AdaptiveBatcher:
     @batch_size.setter
     def batch_size(self, size: int) -> None:
         with self._lock:
-            self._resize(size)
+            self._resize(at_least_one("batch_size", size))
 
-    def process_batch(self, prompts: Iterable[Any], errors: str = "raise") -> list[Any]:
+    def process_batch(
+        self, prompts: Iterable[Any], errors: str = "raise", *, priority: int = 0
+    ) -> list[Any]:
         """The choices of all prompts, in their order. Threads may share the batcher.
 
         Args:
             prompts: any number of prompts or conversations.
             errors: "raise" raises the first; "return" puts the error in the place of a choice; "skip" leaves it out.
+            priority: among the calls of several threads; smaller is more urgent, from -100 to 100.
 
         Raises:
+            ValueError: `errors` is none of these, or the priority is out of range.
+            TypeError: an item is neither a prompt nor a conversation.
+            carpool.BatcherClosed: it is closed.
             Exception: what the client raised.
         """
-        return list(self._inner.map(prompts, errors=errors))
+        inner = self._inner.options(priority=priority) if priority else self._inner
+        return list(inner.map(map(_Asked, prompts), errors=errors))
 
     def close(self) -> None:
         """Answers what was accepted, and takes no more."""
@@ -132,3 +168,17 @@ class AdaptiveBatcher:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Asked:
+    """A prompt, or a conversation, on its way."""
+
+    __slots__ = ("prompt", "was_sent")
+
+    def __init__(self, prompt: Any) -> None:
+        self.prompt = prompt
+        self.was_sent = False
+
+    def kind(self) -> str:
+        """What it is to the server."""
+        return kind_of(self.prompt)

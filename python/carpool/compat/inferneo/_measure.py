@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._server import PARAMS
+from ._checks import at_least_one, known
+from ._server import PARAMS, outcome_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ logger = logging.getLogger("carpool")
 def benchmark_batch_sizes(
     client: Any,
     model_id: str,
-    test_prompts: Sequence[str],
+    test_prompts: Iterable[str],
     batch_sizes: Iterable[int],
     *,
     errors: str = "raise",
@@ -31,7 +32,7 @@ def benchmark_batch_sizes(
     """How long the prompts take with each batch size, one batch after the other.
 
     Args:
-        client: in the style of OpenAI's, synchronous.
+        client: in the style of OpenAI's, synchronous or asynchronous.
         model_id: the model.
         test_prompts: what is sent, each time all of them.
         batch_sizes: the sizes to try.
@@ -44,21 +45,21 @@ def benchmark_batch_sizes(
         `total_requests`. A size of which every batch failed is left out.
 
     Raises:
-        ValueError: a batch size is less than 1, or `errors` is neither.
+        TypeError, ValueError: a batch size is no int from 1, or `errors` is neither.
         Exception: what the client raised, with errors="raise".
     """
-    if errors not in ("raise", "skip"):
-        raise ValueError(f"errors must be 'raise' or 'skip', not {errors!r}")
+    known("errors", errors, ("raise", "skip"))
+    sizes = [at_least_one("a batch size", size) for size in batch_sizes]
+    test_prompts = list(test_prompts)
     results: dict[int, dict[str, float]] = {}
-    for size in batch_sizes:
-        if size < 1:
-            raise ValueError(f"a batch size is at least 1, not {size!r}")
+    for size in sizes:
         total_time, total_requests = 0.0, 0
         for start in range(0, len(test_prompts), size):
-            batch = list(test_prompts[start : start + size])
+            batch = test_prompts[start : start + size]
             began = clock()
             try:
-                client.completions.create(model=model_id, prompt=batch, **{**PARAMS, **params})
+                asked = {**PARAMS, **params}
+                outcome_of(client.completions.create(model=model_id, prompt=batch, **asked))
             except Exception as error:
                 if errors == "raise":
                     raise

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from carpool.compat._front import ProcessLock, is_coroutine_function
+from carpool.compat._home import Home
 
 from ._checks import Batching, batching, concurrency, known_options
 from ._cloud import tell_ignored
 from ._function import Function
-from ._home import Home
 from ._partial import Partial
 from .exception import InvalidError
 
@@ -82,7 +82,7 @@ class Container:
 
     def __init__(self, cls: Cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._cls, self._args, self._kwargs = cls, args, kwargs
-        self.home = Home(cls.__name__)
+        self.home = Home(f"modal {cls.__name__}")
         self._lock = ProcessLock()
         self._instance: Any = None
         self._process = 0

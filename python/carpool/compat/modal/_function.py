@@ -23,6 +23,7 @@ from carpool.compat._front import (
     is_coroutine_function,
     named_as,
 )
+from carpool.compat._home import Home
 
 from ._both import Both
 from ._call import FunctionCall
@@ -36,7 +37,6 @@ from ._checks import (
     known_options,
 )
 from ._cloud import tell_ignored
-from ._home import Home
 from ._many import Results, acalls_of, calls_of
 from .exception import InvalidError
 
@@ -96,7 +96,7 @@ class Function(Front):
         )
         self._lock = ProcessLock()
         self._running: Any = None
-        self._home = Home(self._name) if container is None else container.home
+        self._home = Home(f"modal {self._name}") if container is None else container.home
         self.remote = Both(self._remote, self._aremote)
         self.map = Both(self._map, self._amap)
         self.starmap = Both(self._starmap, self._astarmap)

@@ -1,11 +1,11 @@
-"""Where a container's coroutines run: one event loop on a thread of its own, for all that is `async def` in it."""
+"""Where coroutines of a front door run: one event loop on a thread of its own, for all that is `async def` in it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from typing import Any
 
 from carpool.compat._front import ProcessLock
@@ -28,7 +28,7 @@ class Home:
         """Whether this code runs on it."""
         return self._thread is threading.current_thread()
 
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def run(self, coroutine: Awaitable[Any]) -> Any:
         """Runs a coroutine to its end and returns its result; blocks."""
         future = asyncio.run_coroutine_threadsafe(_outcome(coroutine), self._started())
         result, error = future.result()
@@ -43,7 +43,7 @@ class Home:
                 event_loop = self._event_loop = asyncio.new_event_loop()
                 self._process = here
                 self._thread = threading.Thread(
-                    target=_turn, args=(event_loop,), name=f"modal {self._name}", daemon=True
+                    target=_turn, args=(event_loop,), name=self._name, daemon=True
                 )
                 self._thread.start()
             return self._event_loop
@@ -58,7 +58,7 @@ class Home:
             thread.join()
 
 
-async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+async def _outcome(coroutine: Awaitable[Any]) -> tuple[Any, BaseException | None]:
     # Raised out of a task, some exceptions would end the loop.
     try:
         return await coroutine, None
