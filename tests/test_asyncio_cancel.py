@@ -254,14 +254,21 @@ def test_circles_through_what_was_waited_for_are_collected(run: Callable[..., An
     run(main())
 
 
-def test_a_task_whose_loop_was_closed_is_collected(gate: Gate) -> None:
-    """Nobody wakes it any more: it and what it waits for refer to each other."""
-    f = batched(gate.handler)
+@pytest.mark.parametrize("wakes", [0, 30])
+def test_a_task_whose_loop_was_closed_is_collected(gate: Gate, wakes: int) -> None:
+    """Nobody wakes it any more: it and what it waits for refer to each other. After many wakes a loop has a
+    descriptor for them, which closes with it."""
+    f, other = batched(gate.handler), batched(lambda items: items)
     loop = asyncio.new_event_loop()
+
+    async def wake() -> None:
+        for number in range(wakes):
+            assert await other.acall(number) == number
 
     async def wait() -> None:
         await f.acall("never heard")
 
+    loop.run_until_complete(wake())
     task = loop.create_task(wait())
     loop.run_until_complete(gate.aentered())
     loop.close()
