@@ -16,7 +16,19 @@ from typing import Any
 
 import pytest
 
-from carpool import Batcher, DeadlineExceeded, QueueFull, Timing, Trace, batched
+from carpool import (
+    BatchAbandoned,
+    Batcher,
+    BatcherClosed,
+    DeadlineExceeded,
+    QueueFull,
+    RequestShed,
+    RequestTooLarge,
+    Stats,
+    Timing,
+    Trace,
+    batched,
+)
 from carpool._core import note_padding
 from carpool.testing import ManualClock
 from gates import Gate, auntil, batched_by, identity, in_thread, run_script, until
@@ -247,6 +259,198 @@ def test_it_hears_of_failures_of_those_who_gave_up_and_of_those_whose_time_was_o
     assert timing.total_ms is not None
     assert timing.total_ms > 0
     f.close()
+
+
+def ends(heard: Heard) -> list[str]:
+    return sorted(trace.outcome for trace in heard.traces)
+
+
+def counted(stats: Stats) -> dict[str, int]:
+    """What the hook is to have heard, as far as the figures tell apart."""
+    return {
+        "answered": stats.answered,
+        "cancelled": stats.cancelled,
+        "expired": stats.expired,
+        "shed": stats.shed,
+        "all": stats.submitted,
+    }
+
+
+def told(heard: Heard) -> dict[str, int]:
+    outcomes = [trace.outcome for trace in heard.traces]
+    kinds = ("answered", "cancelled", "expired", "shed")
+    return {**{kind: outcomes.count(kind) for kind in kinds}, "all": len(outcomes)}
+
+
+def test_requests_that_never_were_in_a_batch_are_heard_of(gate: Gate) -> None:
+    heard = Heard()
+    f = batched(gate.handler, on_request=heard, max_queue=2, overflow="shed")
+    before = now()
+    first = f.submit(0)
+    gate.entered()
+    goes, stays = f.submit(1), f.submit(2)
+    urgent = f.options(priority=-1).submit(3)
+    with pytest.raises(RequestShed):
+        stays.result(20)
+    with pytest.raises(RequestShed):
+        f.options(priority=1)(4)
+    assert ends(heard) == ["shed", "shed"]
+    assert goes.cancel()
+    assert goes.cancel()
+    assert ends(heard) == ["cancelled", "shed", "shed"]
+    closing = in_thread(lambda: f.close(drain=False))
+    with pytest.raises(BatcherClosed):
+        urgent.result(20)
+    gate.open()
+    first.result(20)
+    assert closing.result(20)
+    with pytest.raises(BatcherClosed):
+        f.submit(5)
+    assert ends(heard) == ["answered", "cancelled", "closed", "refused", "shed", "shed"]
+    for trace in heard.traces:
+        if trace.outcome != "answered":
+            assert (trace.size, trace.reason) == (None, None)
+            timing = trace.timing
+            assert timing.delivered is not None
+            assert before <= timing.arrived <= timing.delivered <= now()
+            assert (timing.sealed, timing.started, timing.finished) == (None, None, None)
+    assert told(heard) == counted(f.stats)
+
+
+def test_refusals_are_heard_of_by_whom_they_meet(way: str, run: Callable[..., Any]) -> None:
+    heard = Heard()
+    f = batched_by(
+        way,
+        plain,
+        on_request=heard,
+        max_queue=1,
+        wait_ms=60_000,
+        max_batch_cost=5,
+        cost=lambda n: n,
+    )
+
+    async def main() -> None:
+        pending = asyncio.ensure_future(f.acall(1))
+        await auntil(lambda: f.stats.pending == 1)
+        with pytest.raises(RequestTooLarge):
+            await f.acall(6)
+        with pytest.raises(QueueFull):
+            await f.acall(2)
+        assert ends(heard) == ["refused", "refused"]
+        assert heard.threads == [threading.get_ident()] * 2
+        f.flush()
+        assert await pending == 1
+        await f.aclose()
+
+    run(main())
+    heard.wait(3)
+    assert told(heard) == counted(f.stats)
+
+
+def test_awaits_that_are_given_up_are_heard_of(way: str, run: Callable[..., Any]) -> None:
+    heard = Heard()
+    f = batched_by(way, plain, on_request=heard, wait_ms=60_000)
+
+    async def main() -> None:
+        cancelled = asyncio.ensure_future(f.acall(1))
+        await auntil(lambda: f.stats.pending == 1)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        assert ends(heard) == ["cancelled"]
+        # Nobody has ever awaited it.
+        dropped = f.acall(2)
+        del dropped
+        gc.collect()
+        assert ends(heard) == ["cancelled"] * 2
+        await f.aclose()
+
+    run(main())
+    assert told(heard) == counted(f.stats)
+
+
+def test_lists_streams_and_lost_batches_are_heard_of(gate: Gate) -> None:
+    heard = Heard()
+    f = batched(gate.handler, on_request=heard)
+    first = f.submit(0)
+    gate.entered()
+    late = in_thread(lambda: list(f.options(timeout_ms=1).map([1, 2, 3])))
+    with pytest.raises(DeadlineExceeded):
+        late.result(20)
+    until(lambda: f.stats.expired == 3)
+    gate.open()
+    first.result(20)
+    f.close()
+    assert ends(heard) == ["answered", *["expired"] * 3]
+
+    heard = Heard()
+
+    @batched(on_request=heard, wait_ms=60_000)
+    def count(items: list[int]) -> Any:
+        yield items
+
+    with pytest.raises(DeadlineExceeded):
+        list(count.options(timeout_ms=1)(1))
+    count(2).close()
+    assert ends(heard) == ["cancelled", "expired"]
+    count.close()
+
+    heard = Heard()
+    batcher: Batcher[int, int] = Batcher(on_request=heard)
+    lost = batcher.submit(1)
+    batch = batcher.next_batch()
+    del batch
+    gc.collect()
+    with pytest.raises(BatchAbandoned):
+        lost.result(20)
+    assert ends(heard) == ["failed"]
+    batcher.close()
+
+
+def test_under_load_every_request_is_heard_of_once() -> None:
+    heard = Heard()
+
+    @batched(on_request=heard, max_batch_size=7, max_queue=40, overflow="shed", timeout_ms=2)
+    def f(items: list[int]) -> list[Any]:
+        return [LookupError() if item % 5 == 0 else item for item in items]
+
+    def hammer(base: int) -> None:
+        for number in range(base, base + 700):
+            try:
+                future = f.options(priority=number % 3).submit(number)
+            except QueueFull:
+                continue
+            if number % 3 == 0:
+                future.cancel()
+            elif number % 50 == 0:
+                future.exception(20)
+
+    callers = [in_thread(hammer, base) for base in (0, 10**6, 2 * 10**6)]
+    for caller in callers:
+        caller.result(60)
+    assert f.close(timeout=20)
+    until(lambda: len(heard.traces) >= f.stats.submitted)
+    assert told(heard) == counted(f.stats)
+    assert identity(f.stats)
+
+
+def test_what_the_hook_raises_reaches_no_caller_that_gives_up_or_is_refused(
+    caplog: pytest.LogCaptureFixture, gate: Gate
+) -> None:
+    def hook(trace: Trace) -> None:
+        raise SystemExit(3)
+
+    f = batched(gate.handler, on_request=hook, max_queue=1, name="hooked")
+    with caplog.at_level(logging.ERROR, "carpool"):
+        first = f.submit(0)
+        gate.entered()
+        goes = f.submit(1)
+        with pytest.raises(QueueFull):
+            f.submit(2)
+        assert goes.cancel()
+        gate.open()
+        first.result(20)
+        f.close()
+    assert caplog.text.count("hooked: on_request raised") == 3
 
 
 def test_expired_futures_and_blocking_calls_are_heard_of(gate: Gate) -> None:

@@ -83,8 +83,8 @@ class Batcher(Lifecycle, Calls[A, B]):
             `wait_ms`. Nothing is ever dropped for it.
         refuse_late: with `timeout_ms`, refuse (TooLate) at once what cannot be answered within it any more, by what
             batches have taken; the handler's time counts, too.
-        on_request: called with a `Trace` of each request that was in a batch or expired, after its caller was told, in
-            the thread that ran the batch. What it raises is logged.
+        on_request: called with a `Trace` of each request once it has ended, however that was: in the thread that ran
+            its batch, after its caller was told; of one that was in none, where that is noticed. What it raises is logged.
         sample_rate: the share of the requests that `on_request` hears of, more than 0 and at most 1.
         slow_ms: a batch that takes as many milliseconds, from seal to the last answer, is logged, once a minute.
 

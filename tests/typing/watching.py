@@ -16,7 +16,7 @@ from carpool.testing import Gate, ManualClock, inline
 if TYPE_CHECKING:
     from typing_extensions import assert_type
 
-Outcome = Literal["answered", "failed", "cancelled", "expired"]
+Outcome = Literal["answered", "failed", "cancelled", "expired", "shed", "closed", "refused"]
 
 
 def hook(trace: Trace) -> None:

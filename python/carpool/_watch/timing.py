@@ -12,14 +12,14 @@ from . import events
 
 __all__ = ["Outcome", "Timing", "Trace"]
 
-Outcome = Literal["answered", "failed", "cancelled", "expired"]
+Outcome = Literal["answered", "failed", "cancelled", "expired", "shed", "closed", "refused"]
 
 
 @dataclass(frozen=True)
 class Timing:
     """When a request went through the stations of its way: seconds on the clock of `time.monotonic()`.
 
-    None where it never came: one that expired was never sealed.
+    None where it never came: one that was refused, or ended while it was pending, was never sealed.
     """
 
     #: It was submitted.
@@ -55,14 +55,15 @@ class Trace:
 
     #: The name of its batcher.
     name: str
-    #: "answered", "failed" (by the handler), "cancelled" (its caller gave up while it was in a batch) or "expired"
-    #: (its time was over before it was in one).
+    #: "answered", or "failed" by the handler; "cancelled": its caller gave up, before it was in a batch or while it
+    #: was; "expired": its time was over before it was in one; "shed": it gave way at a full queue; "closed": it was
+    #: pending when the batcher was closed without a drain, or died; "refused": it was not let in.
     outcome: Outcome
     #: When it went through the stations of its way.
     timing: Timing
-    #: How many requests its batch held; None for one that expired.
+    #: How many requests its batch held; None for one that was in none.
     size: int | None = None
-    #: Why its batch left; None for one that expired.
+    #: Why its batch left; None for one that was in none.
     reason: str | None = None
 
 

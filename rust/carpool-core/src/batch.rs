@@ -19,7 +19,7 @@ use crate::scheduler::policy::Reason;
 use crate::slot::Kept;
 use crate::stats::since;
 use crate::sync::Arc;
-use crate::watch::{End, Ended, Moments};
+use crate::watch::{End, Ended, Followed, Moments};
 
 /// What the scheduler sealed.
 pub(crate) struct Sealed<B: Border> {
@@ -437,22 +437,10 @@ pub struct Outgoing<B: Border> {
     size: usize,
 }
 
-/// The requests of one step that somebody wants to hear of.
-#[derive(Debug, Clone)]
-pub struct Followed {
-    /// When what happened; nobody has been told of the answers yet.
-    pub moments: Moments,
-    /// Why their batch left.
-    pub reason: Reason,
-    /// How many requests the batch held, or its part.
-    pub size: usize,
-    /// They themselves.
-    pub requests: Vec<Ended>,
-}
-
 impl<B: Border> Outgoing<B> {
-    /// The requests that somebody wants to hear of ([`Batcher::sample`]), to the first who asks. What is done
-    /// with them is best done once this is sent.
+    /// The requests that somebody wants to hear of ([`Batcher::sample`]), to the first who asks; nobody has been
+    /// told of their answers yet. What is done with them is best done once this is sent. Where nobody asks, they
+    /// are [due](Batcher::take_due) then.
     #[inline]
     pub fn follow(&mut self) -> Option<Followed> {
         if self.followed.is_empty() {
@@ -460,8 +448,7 @@ impl<B: Border> Outgoing<B> {
         }
         Some(Followed {
             moments: self.delivery.moments.unwrap_or_default(),
-            reason: self.reason,
-            size: self.size,
+            batch: Some((self.reason, self.size)),
             requests: std::mem::take(&mut self.followed),
         })
     }
@@ -484,6 +471,10 @@ impl<B: Border> Outgoing<B> {
     }
 
     fn go(&mut self, keeps_slot: bool) -> bool {
+        if let Some(mut followed) = self.follow() {
+            followed.moments.delivered = self.shared.now();
+            self.shared.watch.unfollowed(followed);
+        }
         let mut slot_is_free = false;
         if !self.delivery.is_empty() {
             let delivery = std::mem::replace(&mut self.delivery, Delivery::of(0));

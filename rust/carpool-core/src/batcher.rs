@@ -18,7 +18,7 @@ use crate::stats::{Snapshot, since};
 use crate::submit::{Announce, Ticket, submit};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
-use crate::watch::Said;
+use crate::watch::Due;
 
 /// One batcher. Clones are the same one.
 pub struct Batcher<B: Border> {
@@ -273,14 +273,9 @@ impl<B: Border> Batcher<B> {
     }
 
     /// Notes the ends of a sample of the requests ([`watch::rate_of`](crate::watch::rate_of)), from now on: see
-    /// [`Outgoing::follow`](crate::Outgoing::follow).
+    /// [`Outgoing::follow`](crate::Outgoing::follow), and [`Batcher::take_due`].
     pub fn sample(&self, rate: u64) {
         self.shared.watch.sample(rate);
-    }
-
-    /// Whether the next request is in the sample: for those that end without a batch.
-    pub fn takes_next(&self) -> bool {
-        self.shared.watch.takes_next()
     }
 
     /// From when on a run is slow.
@@ -293,16 +288,17 @@ impl<B: Border> Batcher<B> {
         self.shared.watch.slow()
     }
 
-    /// What is to be said of slow runs, to the first who asks.
+    /// What is to be told to those who watch, to the first who asks: slow runs, and the ends that nobody has
+    /// [followed](crate::Outgoing::follow).
     #[inline]
-    pub fn take_slow(&self) -> Option<Said> {
-        self.shared.watch.take_slow()
+    pub fn take_due(&self) -> Due {
+        self.shared.watch.take_due()
     }
 
-    /// Whether there is something to be said of slow runs.
+    /// Whether there is something.
     #[inline]
-    pub fn is_slow_due(&self) -> bool {
-        self.shared.watch.is_slow_due()
+    pub fn is_due(&self) -> bool {
+        self.shared.watch.is_due()
     }
 
     /// All figures now.

@@ -53,7 +53,7 @@ pub mod timer;
 pub mod watch;
 
 pub use alone::Alone;
-pub use batch::{Batch, Followed, Outgoing, RequestId};
+pub use batch::{Batch, Outgoing, RequestId};
 pub use batcher::Batcher;
 pub use border::{Border, Failure};
 pub use clock::{Clock, ManualClock, Nanos, SystemClock};
@@ -68,4 +68,4 @@ pub use scheduler::sizes::Sizes;
 pub use slot::{Kept, Pulled, Seat};
 pub use stats::{Histogram, Snapshot};
 pub use submit::Ticket;
-pub use watch::{End, Ended, Moments};
+pub use watch::{End, Ended, Followed, Moments};

@@ -26,6 +26,7 @@ use crate::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
 };
 use crate::sync::{Arc, Mutex, lock};
+use crate::watch::End;
 
 /// One of many: a payload, and what its request may differ in from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,6 +198,12 @@ impl<B: Border> Many<B> {
                 if let Some(mut backlog) = state.backlogs.remove(at) {
                     let waiting = backlog.waiting.len();
                     shared.cancelled.fetch_add(waiting as u64, Relaxed);
+                    if shared.watch.samples() {
+                        let arrival = backlog.terms.arrival;
+                        shared
+                            .watch
+                            .ended_many(waiting, arrival, End::Cancelled, now);
+                    }
                     payloads.extend(backlog.waiting.drain(..).map(|item| item.payload));
                     out.backlogs.push((backlog, 0));
                 }
@@ -206,6 +213,8 @@ impl<B: Border> Many<B> {
                 if met == Cancelled::Pending {
                     shared.dead.fetch_add(1, SeqCst);
                     shared.cancelled.fetch_add(1, Relaxed);
+                    let arrival = request.terms.arrival;
+                    shared.watch.ended(arrival, End::Cancelled, || now);
                     shared.leave_queue(1, request.terms.cost);
                 }
                 payloads.extend(payload.or_else(|| request.reclaim()));
@@ -240,6 +249,11 @@ pub(crate) fn submit_many<B: Border>(
     let len = items.len();
     let refuse = |why, items, waiter| {
         shared.rejected.fetch_add(len as u64, Relaxed);
+        if shared.watch.samples() {
+            shared
+                .watch
+                .ended_many(len, terms.arrival, End::Refused, shared.now());
+        }
         Err(RefusedMany { why, items, waiter })
     };
     let most = shared.posted.max_batch_cost();

@@ -12,7 +12,7 @@ use crate::request::{Claimed, Handle};
 use crate::scheduler::{Phase, Shared};
 use crate::stats::since;
 use crate::sync::Arc;
-use crate::watch::Moments;
+use crate::watch::{End, Moments};
 
 /// The outcomes of one step, stored and not yet seen.
 pub(crate) struct Delivery<B: Border> {
@@ -177,7 +177,13 @@ pub(crate) fn fail_unsealed<B: Border>(shared: &Shared<B>, requests: Vec<(Claime
     let mut delivery = Delivery::<B>::of(requests.len());
     let mut payloads = Vec::with_capacity(requests.len());
     for (claimed, why) in requests {
+        let (arrival, gone) = (claimed.arrival(), delivery.refused.len());
         payloads.extend(delivery.add_last(claimed, B::failure(why)));
+        let end = match delivery.refused.len() > gone {
+            true => End::Cancelled,
+            false => End::of(why),
+        };
+        shared.watch.ended(arrival, end, || shared.now());
     }
     let (failed, gone) = (
         delivery.delivered.len() as u64,

@@ -10,6 +10,7 @@ use crate::request::{Handle, Request, Terms, Who};
 use crate::scheduler::{Phase, Shared};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
+use crate::watch::End;
 
 /// The caller's end of a request: its reply, and the right to give up on it.
 ///
@@ -72,7 +73,7 @@ impl<B: Border> Ticket<B> {
             Cancelled::Pending => {
                 // The mark first: whoever sees the place free must know of the dead handle.
                 shared.dead.fetch_add(1, SeqCst);
-                shared.cancelled.fetch_add(1, Relaxed);
+                self.count_cancelled();
                 shared.leave_queue(1, self.request.terms.cost);
                 let lead = B::runner(self.request.waiter()).is_some();
                 if lead || self.must_settle() {
@@ -81,7 +82,7 @@ impl<B: Border> Ticket<B> {
             }
             Cancelled::InLobby => {
                 shared.dead.fetch_add(1, SeqCst);
-                shared.cancelled.fetch_add(1, Relaxed);
+                self.count_cancelled();
                 if self.must_settle() {
                     shared.settle_now();
                 }
@@ -89,6 +90,14 @@ impl<B: Border> Ticket<B> {
             Cancelled::InFlight | Cancelled::TooLate => {}
         }
         (met, payload)
+    }
+
+    fn count_cancelled(&self) {
+        let shared = &self.shared;
+        shared.cancelled.fetch_add(1, Relaxed);
+        let arrival = self.request.terms.arrival;
+        let watch = &shared.watch;
+        watch.ended(arrival, End::Cancelled, || shared.now());
     }
 
     /// Others wait for the place, for the end, or for the dead handles to be swept.
@@ -118,22 +127,12 @@ pub(crate) fn submit<B: Border>(
     announce: Announce,
 ) -> Result<Ticket<B>, Refused<B::Payload, B::Waiter>> {
     if terms.cost > shared.posted.max_batch_cost() {
-        shared.rejected.fetch_add(1, Relaxed);
-        return Err(Refused {
-            why: Refusal::TooLarge,
-            payload,
-            waiter,
-        });
+        return refuse(shared, Refusal::TooLarge, payload, waiter, &terms);
     }
     if terms.deadline != NEVER && shared.learning.refuse_late {
         let now = shared.now();
         if let Some(why) = shared.locked(|state, _| state.refuses(shared, &terms, now)) {
-            shared.rejected.fetch_add(1, Relaxed);
-            return Err(Refused {
-                why,
-                payload,
-                waiter,
-            });
+            return refuse(shared, why, payload, waiter, &terms);
         }
     }
     // Behind those who already wait for room.
@@ -173,6 +172,28 @@ pub(crate) fn submit<B: Border>(
     })
 }
 
+/// It is not let in; what was given comes back.
+#[cold]
+fn refuse<B: Border>(
+    shared: &Shared<B>,
+    why: Refusal,
+    payload: B::Payload,
+    waiter: B::Waiter,
+    terms: &Terms,
+) -> Result<Ticket<B>, Refused<B::Payload, B::Waiter>> {
+    shared.rejected.fetch_add(1, Relaxed);
+    let end = match why {
+        Refusal::Shed => End::Shed,
+        _ => End::Refused,
+    };
+    shared.watch.ended(terms.arrival, end, || shared.now());
+    Err(Refused {
+        why,
+        payload,
+        waiter,
+    })
+}
+
 /// The queue is full, or closed, or others wait for room: help, and try in an orderly way.
 #[cold]
 fn submit_to_full<B: Border>(
@@ -191,12 +212,7 @@ fn submit_to_full<B: Border>(
         (NotAdmitted::Full, Overflow::Wait) => None,
     };
     if let Some(why) = refusal {
-        shared.rejected.fetch_add(1, Relaxed);
-        return Err(Refused {
-            why,
-            payload,
-            waiter,
-        });
+        return refuse(shared, why, payload, waiter, &terms);
     }
     let request = Handle::new(|| Request::new(payload, Who::One(waiter), terms, true));
     let now: Nanos = shared.now();
@@ -212,14 +228,9 @@ fn submit_to_full<B: Border>(
         false
     });
     if refused {
-        shared.rejected.fetch_add(1, Relaxed);
         let parts = request.into_inner().map(Request::into_parts);
         if let Some((Some(payload), Who::One(waiter))) = parts {
-            return Err(Refused {
-                why: Refusal::Closed,
-                payload,
-                waiter,
-            });
+            return refuse(shared, Refusal::Closed, payload, waiter, &terms);
         }
         unreachable!("the request was never shared");
     }
@@ -259,16 +270,11 @@ fn submit_shedding<B: Border>(
     let request = match made {
         Ok(request) => request,
         Err((why, payload, waiter)) => {
-            shared.rejected.fetch_add(1, Relaxed);
             let why = match why {
                 NotAdmitted::Closed => Refusal::Closed,
                 NotAdmitted::Full => Refusal::Shed,
             };
-            return Err(Refused {
-                why,
-                payload,
-                waiter,
-            });
+            return refuse(shared, why, payload, waiter, &terms);
         }
     };
     if terms.deadline != NEVER {

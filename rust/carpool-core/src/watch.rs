@@ -10,7 +10,9 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, PoisonError};
 
+use crate::border::Failure;
 use crate::clock::{NEVER, Nanos};
+use crate::scheduler::policy::Reason;
 
 /// When the requests of a batch, or of a part of one, went through its stations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,15 +27,35 @@ pub struct Moments {
     pub delivered: Nanos,
 }
 
-/// How a request of a batch ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum End {
     /// With a result.
     Answered,
-    /// With an error.
+    /// In a batch, with an error.
     Failed,
-    /// Its caller had given up.
+    /// Its caller had given up, in a batch or before.
     Cancelled,
+    /// Its time was over before it was in a batch.
+    Expired,
+    /// It gave way at a full queue, pending or when it came.
+    Shed,
+    /// It was pending when the batcher was closed, and not to be run.
+    Closed,
+    /// It was not let in.
+    Refused,
+}
+
+impl End {
+    /// How one ended that failed without a batch.
+    pub(crate) fn of(why: Failure) -> Self {
+        match why {
+            Failure::Expired => Self::Expired,
+            Failure::Shed => Self::Shed,
+            Failure::Closed => Self::Closed,
+            Failure::Abandoned => Self::Failed,
+        }
+    }
 }
 
 /// A request that somebody wants to hear of.
@@ -43,6 +65,27 @@ pub struct Ended {
     pub arrival: Nanos,
     /// How it ended.
     pub end: End,
+}
+
+/// Requests that ended together, as far as somebody wants to hear of them.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// When what happened; of those that never were in a batch the last of it alone.
+    pub moments: Moments,
+    /// Why their batch left, and how many requests it held, or its part; none for those that never were in one.
+    pub batch: Option<(Reason, usize)>,
+    /// They themselves.
+    pub requests: Vec<Ended>,
+}
+
+/// What is to be told to those who watch, and has not been.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// Of slow runs.
+    pub slow: Option<Said>,
+    /// Requests that ended where nobody asked for them: all those that never were in a batch, and those of
+    /// batches that were dropped.
+    pub ended: Vec<Followed>,
 }
 
 /// How long it is before the same is said again.
@@ -114,7 +157,8 @@ pub(crate) struct Watch {
     number: AtomicU64,
     /// From when on a run is slow.
     slow: AtomicU64,
-    is_slow_due: AtomicBool,
+    /// There is something in `saying` to be said.
+    is_due: AtomicBool,
     saying: Mutex<Saying>,
     /// Of what handlers were given, how much was of use; in whatever unit they count.
     useful: AtomicU64,
@@ -124,7 +168,7 @@ pub(crate) struct Watch {
 #[derive(Debug, Default)]
 struct Saying {
     seldom: Seldom,
-    due: Option<Said>,
+    due: Due,
     slow: u64,
 }
 
@@ -135,7 +179,7 @@ impl Default for Watch {
             rate: AtomicU64::new(0),
             number: AtomicU64::new(0),
             slow: AtomicU64::new(NEVER),
-            is_slow_due: AtomicBool::new(false),
+            is_due: AtomicBool::new(false),
             saying: Mutex::default(),
             useful: AtomicU64::new(0),
             given: AtomicU64::new(0),
@@ -200,24 +244,57 @@ impl Watch {
         let mut saying = self.saying();
         saying.slow += 1;
         if let Some(said) = saying.seldom.note(took, now) {
-            saying.due = Some(said);
-            self.is_slow_due.store(true, Release);
+            saying.due.slow = Some(said);
+            self.is_due.store(true, Release);
         }
     }
 
-    /// What is to be said of slow runs, to the first who asks.
+    /// One that arrived then has ended now, and was in no batch.
     #[inline]
-    pub(crate) fn take_slow(&self) -> Option<Said> {
-        if !self.is_slow_due.load(Acquire) {
-            return None;
+    pub(crate) fn ended(&self, arrival: Nanos, end: End, now: impl FnOnce() -> Nanos) {
+        if self.samples() {
+            self.ended_many(1, arrival, end, now());
         }
-        self.is_slow_due.store(false, Relaxed);
-        self.saying().due.take()
+    }
+
+    /// The same of so many.
+    #[cold]
+    pub(crate) fn ended_many(&self, count: usize, arrival: Nanos, end: End, now: Nanos) {
+        let taken = (0..count).filter(|_| self.takes_next()).count();
+        if taken > 0 {
+            let moments = Moments {
+                delivered: now,
+                ..Moments::default()
+            };
+            self.unfollowed(Followed {
+                moments,
+                batch: None,
+                requests: vec![Ended { arrival, end }; taken],
+            });
+        }
+    }
+
+    /// Nobody has asked for these where they ended.
+    #[cold]
+    pub(crate) fn unfollowed(&self, ended: Followed) {
+        self.saying().due.ended.push(ended);
+        self.is_due.store(true, Release);
+    }
+
+    /// What is to be told, to the first who asks.
+    #[inline]
+    pub(crate) fn take_due(&self) -> Due {
+        if !self.is_due() {
+            return Due::default();
+        }
+        // First: what comes in between raises it again.
+        self.is_due.store(false, Relaxed);
+        std::mem::take(&mut self.saying().due)
     }
 
     #[inline]
-    pub(crate) fn is_slow_due(&self) -> bool {
-        self.is_slow_due.load(Acquire)
+    pub(crate) fn is_due(&self) -> bool {
+        self.is_due.load(Acquire)
     }
 
     /// How many runs were slow.

@@ -11,7 +11,8 @@ use carpool_core::request::{Handle, Terms};
 use carpool_core::submit::Announce;
 use carpool_core::watch::{MINUTE, Said, rate_of};
 use carpool_core::{
-    Batch, Batcher, Clock, End, Ended, Limits, ManualClock, Moments, Nanos, Pulled, Ticket,
+    Batch, Batcher, Clock, End, Ended, Followed, Item, Limits, ManualClock, Moments, Nanos,
+    Overflow, Pulled, Reason, Ticket, Told,
 };
 use support::{Log, batcher};
 
@@ -160,8 +161,150 @@ fn ends_are_told_to_whoever_asked_and_once() {
         ends,
         [(2, End::Failed), (3, End::Cancelled), (4, End::Failed)]
     );
-    assert_eq!((rest.size, rest.reason.name()), (4, "full"));
+    assert_eq!(rest.batch, Some((Reason::Full, 4)));
     assert_eq!(rest.moments.sealed, 4);
+}
+
+/// What nobody has followed: arrival, end and when that was.
+fn due<B: Border>(batcher: &Batcher<B>) -> Vec<(Nanos, End, Nanos)> {
+    let due = batcher.take_due().ended;
+    assert!(
+        !batcher.is_due() && batcher.take_due().ended.is_empty(),
+        "told once"
+    );
+    let of = |followed: Followed| {
+        assert_eq!(followed.batch, None);
+        let at = followed.moments.delivered;
+        followed
+            .requests
+            .into_iter()
+            .map(move |one| (one.arrival, one.end, at))
+    };
+    due.into_iter().flat_map(of).collect()
+}
+
+#[test]
+fn ends_without_a_batch_are_due() {
+    let shedding = Limits {
+        max_queue: 1,
+        overflow: Overflow::Shed,
+        ..limits(4)
+    };
+    let (batcher, time) = batcher(shedding);
+    let log = Log::default();
+    let submit = |n: u64, level: i64, deadline: Nanos| {
+        time.set(n);
+        let arrival = time.now();
+        let urgency = Terms::urgency(arrival, level);
+        let terms = Terms {
+            deadline,
+            urgency,
+            ..Terms::at(arrival)
+        };
+        batcher.submit_with(n, log.waiter(n), terms, Announce::Yes)
+    };
+    assert_eq!(submit(1, 0, NEVER).unwrap().cancel().0, Cancelled::Pending);
+    assert!(!batcher.is_due(), "nobody has asked yet");
+    batcher.sample(rate_of(1.0));
+
+    let ticket = submit(10, 0, NEVER).unwrap();
+    time.set(11);
+    assert_eq!(ticket.withdraw().0, Cancelled::Pending);
+    assert_eq!(due(&batcher), [(10, End::Cancelled, 11)]);
+    assert_eq!(ticket.cancel().0, Cancelled::TooLate);
+    assert!(!batcher.is_due());
+
+    let _late = submit(20, 0, 25).unwrap();
+    time.set(26);
+    batcher.expire_due();
+    assert_eq!(due(&batcher), [(20, End::Expired, 26)]);
+
+    let _victim = submit(30, 5_000, NEVER).unwrap();
+    let _urgent = submit(31, 0, NEVER).unwrap();
+    assert_eq!(due(&batcher), [(30, End::Shed, 31)]);
+    assert!(submit(32, 9_000, NEVER).is_err());
+    assert_eq!(due(&batcher), [(32, End::Shed, 32)]);
+
+    time.set(40);
+    batcher.close(false);
+    assert_eq!(due(&batcher), [(31, End::Closed, 40)]);
+    assert!(submit(41, 0, NEVER).is_err());
+    assert_eq!(due(&batcher), [(41, End::Refused, 41)]);
+}
+
+#[test]
+fn requests_of_a_list_that_never_were_in_a_batch_are_due_too() {
+    let (batcher, time) = batcher(Limits {
+        max_queue: 3,
+        ..limits(1)
+    });
+    batcher.sample(rate_of(1.0));
+    let log = Log::default();
+    let items = |n: u64| {
+        (0..n)
+            .map(|payload| Item {
+                payload,
+                cost: 1,
+                key: 0,
+                length: 0,
+            })
+            .collect()
+    };
+    let list = |at, n, deadline| {
+        time.set(at);
+        let terms = Terms {
+            deadline,
+            ..Terms::at(at)
+        };
+        batcher.submit_many(items(n), log.waiter(0), terms, Told::AtTheEnd)
+    };
+    let ends = || {
+        let mut ends: Vec<_> = due(&batcher)
+            .into_iter()
+            .map(|(_, end, at)| (end, at))
+            .collect();
+        ends.sort_by_key(|&(_, at)| at);
+        ends
+    };
+    let _late = list(10, 5, 15).unwrap();
+    time.set(16);
+    batcher.expire_due();
+    assert_eq!(ends(), [(End::Expired, 16); 5]);
+
+    let many = list(20, 5, NEVER).unwrap();
+    let mut batch = pulled(&batcher);
+    time.set(21);
+    drop(many.cancel());
+    assert_eq!(ends(), [(End::Cancelled, 21); 4]);
+    let mut outgoing = batch.answer_all(vec![Ok(1)]).map_err(drop).unwrap();
+    assert_eq!(outgoing.follow().unwrap().requests[0].end, End::Cancelled);
+    outgoing.send();
+
+    let _closed = list(30, 5, NEVER).unwrap();
+    batcher.close(false);
+    assert_eq!(ends(), [(End::Closed, 30); 5]);
+    assert!(list(31, 5, NEVER).is_err());
+    assert_eq!(ends(), [(End::Refused, 31); 5]);
+    let shown = batcher.snapshot();
+    assert_eq!((shown.failed, shown.cancelled, shown.rejected), (10, 5, 5));
+}
+
+#[test]
+fn a_batch_that_nobody_followed_is_due_when_it_is_dropped() {
+    let (batcher, time) = batcher(limits(2));
+    batcher.sample(rate_of(1.0));
+    let log = Log::default();
+    let _tickets: Vec<_> = (0..2)
+        .map(|n| batcher.submit(n, log.waiter(n)).unwrap())
+        .collect();
+    let batch = pulled(&batcher);
+    time.set(7);
+    drop(batch);
+    let ended = batcher.take_due().ended;
+    assert_eq!(ended.len(), 1);
+    assert_eq!(ended[0].batch, Some((Reason::Full, 2)));
+    assert_eq!(ended[0].moments.delivered, 7);
+    assert!(ended[0].requests.iter().all(|one| one.end == End::Failed));
 }
 
 #[test]
@@ -195,26 +338,30 @@ fn a_slow_run_is_said_once_a_minute() {
         batch.answer_rest(|_| Ok(1)).send();
     };
     run(1_000_000);
-    assert_eq!(batcher.take_slow(), None, "nobody has said what slow is");
+    assert_eq!(
+        batcher.take_due().slow,
+        None,
+        "nobody has said what slow is"
+    );
     batcher.set_slow(1000);
     run(999);
-    assert!(!batcher.is_slow_due());
+    assert!(!batcher.is_due());
     run(1000);
-    assert!(batcher.is_slow_due());
+    assert!(batcher.is_due());
     let said = |count, worst| Some(Said { count, worst });
-    assert_eq!(batcher.take_slow(), said(1, 1000));
-    assert_eq!(batcher.take_slow(), None, "said once");
+    assert_eq!(batcher.take_due().slow, said(1, 1000));
+    assert_eq!(batcher.take_due().slow, None, "said once");
     run(5000);
     run(3000);
-    assert_eq!(batcher.take_slow(), None, "within the minute");
+    assert_eq!(batcher.take_due().slow, None, "within the minute");
     time.advance(MINUTE);
     run(2000);
-    assert_eq!(batcher.take_slow(), said(3, 5000));
+    assert_eq!(batcher.take_due().slow, said(3, 5000));
     assert_eq!(batcher.snapshot().slow, 4);
     batcher.set_slow(NEVER);
     time.advance(MINUTE);
     run(9000);
-    assert_eq!(batcher.take_slow(), None, "switched off");
+    assert_eq!(batcher.take_due().slow, None, "switched off");
 }
 
 #[test]
@@ -224,7 +371,7 @@ fn a_lone_call_can_be_slow_too() {
     let lease = batcher.alone().unwrap();
     time.advance(1000);
     lease.answered();
-    assert_eq!(batcher.take_slow().map(|said| said.worst), Some(1000));
+    assert_eq!(batcher.take_due().slow.map(|said| said.worst), Some(1000));
     assert_eq!(batcher.snapshot().peak, 1);
 }
 

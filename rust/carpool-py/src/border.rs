@@ -255,7 +255,7 @@ fn outcome(request: &Handle<PyBorder>) -> Option<Answer> {
 /// Loops first, since that only schedules; futures last, since their callbacks are the users'.
 fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
     let mut ports: Vec<(&Py<Port>, Vec<Ready>)> = Vec::new();
-    let mut expired: Vec<(&Arc<Shared>, &Handle<PyBorder>)> = Vec::new();
+    let mut failed: Vec<&Arc<Shared>> = Vec::new();
     let mut others = false;
     for request in requests {
         let Waiter::Loop(link) = request.waiter() else {
@@ -265,8 +265,8 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
         let Some(answer) = outcome(request) else {
             continue;
         };
-        if let Answer::Failure(Failure::Expired) = answer {
-            expired.push((&link.engine.get().0, request));
+        if let Answer::Failure(_) = answer {
+            add_once(&mut failed, &link.engine.get().0);
         }
         let Some(done) = link.settle(py, answer) else {
             continue;
@@ -287,17 +287,24 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
     }
     if others {
         tell_streams(py, requests);
-        tell_futures(py, requests, &mut expired);
+        tell_futures(py, requests, &mut failed);
     }
-    for (engine, request) in expired {
-        engine.tell_of_expired(py, request);
+    for engine in failed {
+        engine.tell_due(py);
+    }
+}
+
+/// Most often they are all of one.
+fn add_once<'a>(engines: &mut Vec<&'a Arc<Shared>>, engine: &'a Arc<Shared>) {
+    if !engines.iter().any(|known| Arc::ptr_eq(known, engine)) {
+        engines.push(engine);
     }
 }
 
 fn tell_futures<'a>(
     py: Python<'_>,
     requests: &'a [Handle<PyBorder>],
-    expired: &mut Vec<(&'a Arc<Shared>, &'a Handle<PyBorder>)>,
+    failed: &mut Vec<&'a Arc<Shared>>,
 ) {
     for request in requests {
         if let Waiter::Future(end) = request.waiter() {
@@ -307,8 +314,8 @@ fn tell_futures<'a>(
             let Some(future) = end.future.take() else {
                 continue;
             };
-            if let Answer::Failure(Failure::Expired) = answer {
-                expired.push((&end.engine, request));
+            if let Answer::Failure(_) = answer {
+                add_once(failed, &end.engine);
             }
             let outcome = errors::outcome(py, &end.engine, answer);
             let told = insist(py, || match &outcome {

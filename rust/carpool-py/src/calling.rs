@@ -59,14 +59,17 @@ pub(crate) fn call_blocking(
         if let Err(error) = waited {
             // Interrupted: nobody waits for the answer any more.
             drop((ticket.cancel(), ticket.request().reclaim()));
+            shared.tell_due(py);
             return Err(error);
         }
         let answer = ticket.take().unwrap_or_else(|| {
             // Its item is dropped by who brought it.
             drop(ticket.request().reclaim());
-            shared.tell_of_expired(py, ticket.request());
             Answer::Failure(carpool_core::Failure::Expired)
         });
+        if let Answer::Failure(_) = answer {
+            shared.tell_due(py);
+        }
         errors::outcome(py, shared, answer).map_err(|error| PyErr::from_value(error.into_bound(py)))
     })
 }

@@ -277,6 +277,7 @@ impl Engine {
                 })();
                 if let Err(error) = waited {
                     drop((ticket.cancel(), ticket.request().reclaim()));
+                    shared.tell_due(py);
                     return Err(error);
                 }
             }
@@ -473,6 +474,7 @@ impl Engine {
     fn close(&self, py: Python<'_>, drain: bool) {
         self.0.core.close(drain);
         self.0.pumps.wake_all(py);
+        self.0.tell_due(py);
     }
 
     /// Closes for ever: pending and later callers get a copy of `error`.

@@ -351,6 +351,9 @@ impl Awaitable {
             this.call_back_soon(slf.py(), object);
         }
         drop(payload);
+        if let Some(link) = this.link() {
+            link.engine.get().0.tell_due(slf.py());
+        }
         true
     }
 
@@ -529,6 +532,9 @@ impl Drop for Awaitable {
         };
         if pending && self.epoch == shared::epoch() {
             drop(ticket.cancel());
+            if let Some(link) = self.link() {
+                Python::attach(|py| link.engine.get().0.tell_due(py));
+            }
         }
         if let (Some(error), Some(link)) = (lost, self.link()) {
             Python::attach(|py| Ticket::say_lost(py, &link.engine.get().0, error.bind(py)));

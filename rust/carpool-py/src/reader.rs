@@ -176,6 +176,9 @@ impl Steps {
         };
         if is_last {
             self.ended.store(true, Ordering::Release);
+            if let Answer::Failure(_) = answer {
+                self.engine.tell_due(py);
+            }
         }
         match errors::outcome(py, &self.engine, answer) {
             Ok(_) if is_last => Ok(Found::End),
@@ -205,6 +208,7 @@ impl Steps {
             let (_, payload) = self.ticket.cancel();
             drop((payload, self.ticket.request().reclaim()));
             drop(self.reader().take());
+            Python::attach(|py| self.engine.tell_due(py));
         }
     }
 }

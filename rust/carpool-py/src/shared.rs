@@ -213,7 +213,11 @@ impl Shared {
         }
         let terms = asked.terms(self.core.now(), key);
         let submitted = self.core.submit_with(payload, waiter, terms, announce);
-        submitted.map_err(|refused| errors::refused(py, self, refused.why, asked.cost))
+        submitted.map_err(|refused| {
+            let error = errors::refused(py, self, refused.why, asked.cost);
+            self.tell_due(py);
+            error
+        })
     }
 
     /// A loop must run the handler, and this thread is not inside one.

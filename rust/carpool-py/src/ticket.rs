@@ -45,13 +45,14 @@ impl Ticket {
 #[pymethods]
 impl Ticket {
     /// Gives up. True if the request was not sealed yet: then the handler never sees it.
-    fn cancel(&self) -> bool {
+    fn cancel(&self, py: Python<'_>) -> bool {
         let (met, payload) = self.ticket.withdraw();
         drop(payload);
         let ended = matches!(met, Cancelled::Pending | Cancelled::InLobby);
         if let (true, Waiter::Future(end)) = (ended, self.ticket.request().waiter()) {
             drop(end.future.take());
         }
+        self.engine.tell_due(py);
         ended
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::guard::intern;
 use carpool_core::clock::NEVER;
 use carpool_core::request::Handle;
-use carpool_core::watch::{Moments, rate_of};
-use carpool_core::{End, Followed, Nanos};
+use carpool_core::watch::{Moments, Said, rate_of};
+use carpool_core::{End, Ended, Followed, Nanos};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -39,6 +39,19 @@ impl Watchers {
     }
 }
 
+/// How it ended, as Python has it.
+fn outcome_of(end: End) -> &'static str {
+    match end {
+        End::Answered => "answered",
+        End::Failed => "failed",
+        End::Cancelled => "cancelled",
+        End::Expired => "expired",
+        End::Shed => "shed",
+        End::Closed => "closed",
+        End::Refused => "refused",
+    }
+}
+
 /// Moments as Python has them: of one request that arrived at `arrival`.
 fn moments_of(arrival: Nanos, moments: &Moments) -> (f64, f64, f64, f64, f64) {
     (
@@ -54,24 +67,36 @@ impl Shared {
     /// Tells of a batch that has ended, or a step of it.
     #[inline]
     pub(crate) fn tell_watchers(&self, py: Python<'_>, followed: Option<Box<Followed>>) {
-        if followed.is_some() || self.core.is_slow_due() {
+        if followed.is_some() || self.core.is_due() {
             self.tell_them(py, followed);
+        }
+    }
+
+    /// Tells of requests that have ended without a batch, where there may be such.
+    #[inline]
+    pub(crate) fn tell_due(&self, py: Python<'_>) {
+        if self.core.is_due() {
+            self.tell_them(py, None);
         }
     }
 
     #[cold]
     #[inline(never)]
     fn tell_them(&self, py: Python<'_>, followed: Option<Box<Followed>>) {
-        if let Some(followed) = followed {
-            self.tell_of(py, *followed);
+        if let Some(mut followed) = followed {
+            followed.moments.delivered = self.core.now();
+            self.tell_of(py, &followed);
         }
-        self.say_slow(py);
+        let due = self.core.take_due();
+        for ended in &due.ended {
+            self.tell_of(py, ended);
+        }
+        if let Some(said) = due.slow {
+            self.say_slow(py, said);
+        }
     }
 
-    fn say_slow(&self, py: Python<'_>) {
-        let Some(said) = self.core.take_slow() else {
-            return;
-        };
+    fn say_slow(&self, py: Python<'_>, said: Said) {
         let slow = self.core.slow();
         let say = || {
             py.import("carpool._watch.events")?
@@ -88,34 +113,14 @@ impl Shared {
         }
     }
 
-    fn tell_of(&self, py: Python<'_>, mut followed: Followed) {
-        followed.moments.delivered = self.core.now();
-        for one in &followed.requests {
-            let outcome = match one.end {
-                End::Answered => "answered",
-                End::Failed => "failed",
-                End::Cancelled => "cancelled",
-            };
-            let moments = moments_of(one.arrival, &followed.moments);
-            let batch = (followed.size, followed.reason.name());
-            self.call_hook(py, outcome, Some(batch), moments);
-        }
-    }
-
-    /// Tells of a request whose time was over before it was in a batch.
-    #[inline]
-    pub(crate) fn tell_of_expired(&self, py: Python<'_>, request: &Handle<PyBorder>) {
-        if self.watchers.hook.is_some() && self.core.takes_next() {
-            let nothing = f64::NAN;
-            let delivered = seconds(self.core.now());
-            let moments = (
-                seconds(request.terms.arrival),
-                nothing,
-                nothing,
-                nothing,
-                delivered,
-            );
-            self.call_hook(py, "expired", None, moments);
+    fn tell_of(&self, py: Python<'_>, followed: &Followed) {
+        let batch = followed.batch.map(|(reason, size)| (size, reason.name()));
+        for &Ended { arrival, end } in &followed.requests {
+            let mut moments = moments_of(arrival, &followed.moments);
+            if batch.is_none() {
+                (moments.1, moments.2, moments.3) = (f64::NAN, f64::NAN, f64::NAN);
+            }
+            self.call_hook(py, outcome_of(end), batch, moments);
         }
     }
 

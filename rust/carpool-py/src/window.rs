@@ -146,6 +146,7 @@ fn submit(
     };
     let many = submitted.map_err(|RefusedMany { why, items, .. }| {
         let dearest = items.iter().map(|item| item.cost).max();
+        shared.tell_due(py);
         errors::refused(py, shared, why, dearest.unwrap_or(0))
     })?;
     if shared.inline {
@@ -183,6 +184,7 @@ pub(crate) fn call_many(
         if let Err(error) = waited {
             // Interrupted: nobody waits for the answers any more.
             drop(many.cancel());
+            shared.tell_due(py);
             return Err(error);
         }
         outcomes(shared, py, &many)
@@ -191,6 +193,7 @@ pub(crate) fn call_many(
 
 fn outcomes(shared: &Arc<Shared>, py: Python<'_>, many: &Many<PyBorder>) -> PyResult<Py<PyList>> {
     let answers = many.take_all().into_iter();
+    shared.tell_due(py);
     let rows = answers.map(|answer| match errors::outcome(py, shared, answer) {
         Ok(value) | Err(value) => value,
     });
@@ -291,6 +294,7 @@ impl Window {
     fn take<'py>(&self, py: Python<'py>, index: usize) -> Option<(Py<PyAny>,)> {
         let _inside = Inside::go_on();
         let answer = self.many.take(index)?;
+        self.engine.tell_due(py);
         match errors::outcome(py, &self.engine, answer) {
             Ok(value) | Err(value) => Some((value,)),
         }
@@ -307,6 +311,7 @@ impl Window {
     fn collect(&self, py: Python<'_>) -> PyResult<(Py<PyList>, usize)> {
         let _inside = Inside::go_on();
         let answers = self.many.take_all();
+        self.engine.tell_due(py);
         let mut rows = Vec::with_capacity(answers.len() + self.refused.len());
         let mut failed = self.refused.len();
         for answer in answers {
@@ -337,6 +342,7 @@ impl Window {
             }
         }
         *self.open() = rest;
+        self.engine.tell_due(py);
         let (mut places, mut rows, mut failed) = (Vec::new(), Vec::new(), 0);
         for (index, answer) in ready {
             places.push(self.place(index));
@@ -352,8 +358,9 @@ impl Window {
     }
 
     /// Gives up on all of them: what is not sealed never reaches the handler.
-    fn cancel(&self) {
+    fn cancel(&self, py: Python<'_>) {
         let payloads = self.many.cancel();
         drop(payloads);
+        self.engine.tell_due(py);
     }
 }

@@ -20,6 +20,7 @@ use crate::many::Backlog;
 use crate::request::Handle;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
+use crate::watch::End;
 
 /// Requests by deadline; where those are equal, by their addresses, which differ while they are kept.
 pub(crate) struct Deadlines<B: Border>(BTreeMap<(Nanos, usize), Handle<B>>);
@@ -100,7 +101,7 @@ impl<B: Border> State<B> {
         }
         if self.first_of_backlogs().is_some_and(|first| first <= now) {
             let overdue = |backlog: &Backlog<B>| backlog.terms.deadline <= now;
-            self.end_backlogs(Failure::Expired, overdue, out);
+            self.end_backlogs(shared, Failure::Expired, overdue, out);
         }
     }
 
@@ -121,6 +122,8 @@ impl<B: Border> State<B> {
         }
         self.counters.failed += 1;
         self.counters.expired += 1;
+        let arrival = request.terms.arrival;
+        shared.watch.ended(arrival, End::Expired, || shared.now());
         // Its handle stays queued until somebody meets it: as in a cancel, the mark comes first.
         shared.dead.fetch_add(1, SeqCst);
         if pending {

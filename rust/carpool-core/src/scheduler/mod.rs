@@ -358,7 +358,7 @@ impl<B: Border> State<B> {
             }
         }
         self.deadlines.clear(&mut out.garbage);
-        self.end_backlogs(Failure::Closed, |_| true, out);
+        self.end_backlogs(shared, Failure::Closed, |_| true, out);
         shared.short.store(0, SeqCst);
         self.counters.in_flight += (out.failing.len() - before) as u64;
         shared.leave_queue(n, cost);

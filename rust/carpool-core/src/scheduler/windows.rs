@@ -10,6 +10,7 @@ use crate::many::Backlog;
 use crate::request::{Handle, Request, Terms, Who};
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
 use crate::sync::lock;
+use crate::watch::End;
 
 impl<B: Border> State<B> {
     /// How many of one window may be pending: two batches, and no more than half the queue, so that
@@ -89,6 +90,7 @@ impl<B: Border> State<B> {
     /// Ends all backlogs that `which` says; their waiters are told after unlocking.
     pub(super) fn end_backlogs(
         &mut self,
+        shared: &Shared<B>,
         why: Failure,
         which: impl Fn(&Backlog<B>) -> bool,
         out: &mut Outbox<B>,
@@ -101,6 +103,10 @@ impl<B: Border> State<B> {
                 let n = backlog.end(why);
                 self.counters.failed += n as u64;
                 self.counters.expired += if why == Failure::Expired { n as u64 } else { 0 };
+                if shared.watch.samples() {
+                    let (arrival, now) = (backlog.terms.arrival, shared.now());
+                    shared.watch.ended_many(n, arrival, End::of(why), now);
+                }
                 out.backlogs.push((backlog, n));
             } else {
                 self.backlogs.push_back(backlog);

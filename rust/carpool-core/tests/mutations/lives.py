@@ -62,6 +62,24 @@ LIVES = [
         "heads.map(|head| head.terms().arrival).max()?",
     ),
     life(
+        "ends-without-a-batch-untold",
+        "route.rs",
+        "        shared.watch.ended(arrival, end, || shared.now());\n",
+        "        let _ = (arrival, end);\n",
+    ),
+    life(
+        "cancelled-untold",
+        "submit.rs",
+        "watch.ended(arrival, End::Cancelled, || shared.now());\n",
+        "watch.ended(arrival, End::Expired, || shared.now());\n",
+    ),
+    life(
+        "unfollowed-untold",
+        "batch.rs",
+        "            self.shared.watch.unfollowed(followed);\n",
+        "",
+    ),
+    life(
         "dead-heads-kept",
         PENDING,
         "if !self.prune(key, garbage) {\n                return Some(key);",

@@ -71,13 +71,13 @@ MANY = [
     list_of(
         "failing-close-forgets-the-backlog",
         SCHEDULER,
-        "        self.end_backlogs(Failure::Closed, |_| true, out);\n",
+        "        self.end_backlogs(shared, Failure::Closed, |_| true, out);\n",
         "",
     ),
     list_of(
         "backlog-does-not-expire",
         "scheduler/deadlines.rs",
-        "            self.end_backlogs(Failure::Expired, overdue, out);\n",
+        "            self.end_backlogs(shared, Failure::Expired, overdue, out);\n",
         "            let _ = overdue;\n",
     ),
     list_of(

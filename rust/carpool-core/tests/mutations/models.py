@@ -223,8 +223,8 @@ MODELS = [
         "    if terms.deadline != NEVER {\n"
         "        Shared::keep_deadline(shared, terms.deadline);\n    }\n"
         "    let (request, queued) = Handle::pair(|| Request::new(payload, Who::One(waiter), terms, false));\n",
-        "        shared.settle_now();\n    }\n    if terms.deadline != NEVER {\n        Shared::keep_deadline(shared, terms.deadline);\n    }\n    Ok(Ticket {\n        shared: shared.clone(),\n        request,\n    })\n}\n\n/// The queue",
-        "        shared.settle_now();\n    }\n    Ok(Ticket {\n        shared: shared.clone(),\n        request,\n    })\n}\n\n/// The queue",
+        "        shared.settle_now();\n    }\n    if terms.deadline != NEVER {\n        Shared::keep_deadline(shared, terms.deadline);\n    }\n    Ok(Ticket {\n        shared: shared.clone(),\n        request,\n    })\n}\n\n/// It is not",
+        "        shared.settle_now();\n    }\n    Ok(Ticket {\n        shared: shared.clone(),\n        request,\n    })\n}\n\n/// It is not",
     ),
     mutation(
         "armed-taken-down-after-the-look",

@@ -2,7 +2,7 @@
 //! checked after everything that happens.
 
 use carpool_core::request::Handle;
-use carpool_core::{Failure, Limits};
+use carpool_core::{End, Failure, Limits, Snapshot};
 
 use super::border::{Answer, Bell};
 use super::plain::{Phase, State};
@@ -345,9 +345,29 @@ impl World {
         let shown = self.batcher.snapshot();
         assert_eq!((shown.pending, shown.in_flight), (0, 0));
         assert_eq!(shown.runs.count(), shown.batches);
+        self.check_ends(&shown);
         if self.setting.is_plain() {
             assert_eq!(self.needless, 0, "a plain batcher wakes nobody needlessly");
         }
+    }
+
+    /// Whoever asked has heard of the end of each request, once.
+    fn check_ends(&mut self, shown: &Snapshot) {
+        let due = self.batcher.take_due().ended;
+        self.hear(due);
+        let of = |ends: &[End]| -> u64 { ends.iter().filter_map(|end| self.ends.get(end)).sum() };
+        assert_eq!(of(&[End::Answered]), shown.answered);
+        assert_eq!(of(&[End::Cancelled]), shown.cancelled);
+        assert_eq!(of(&[End::Expired]), shown.expired);
+        assert_eq!(of(&[End::Shed]), shown.shed);
+        let without = of(&[
+            End::Failed,
+            End::Expired,
+            End::Closed,
+            End::Shed,
+            End::Refused,
+        ]);
+        assert_eq!(without, shown.failed + shown.rejected);
     }
 
     /// Drops everything; how many values are left.

@@ -107,7 +107,9 @@ impl World {
     fn send_one(&mut self, which: usize, pick: usize) {
         let running = &mut self.running[which];
         if !running.unsent.is_empty() && pick % 4 != 0 {
-            let (out, ids) = running.unsent.swap_remove(pick % running.unsent.len());
+            let (mut out, ids) = running.unsent.swap_remove(pick % running.unsent.len());
+            // Whom nobody follows is due.
+            self.hear((pick % 3 == 0).then(|| out.follow()).flatten());
             self.note(|| format!("send {ids:?}"));
             let free = out.is_last() && self.running[which].ends_its_share();
             match pick % 2 {

@@ -2,6 +2,7 @@
 //! only when it was woken or its own timer is over, as a thread or a loop would.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -10,7 +11,8 @@ use carpool_core::batch::Outgoing;
 use carpool_core::reply::Cancelled;
 use carpool_core::request::Terms;
 use carpool_core::submit::Announce;
-use carpool_core::{Batch, Batcher, Pulled, Refusal, Seat};
+use carpool_core::watch::rate_of;
+use carpool_core::{Batch, Batcher, End, Followed, Pulled, Refusal, Seat};
 
 use super::border::{Bell, Census, Diary, Dice, Sim, Time, Waiter, ids};
 use super::plain::{Entry, Phase, Plain, State};
@@ -60,6 +62,8 @@ pub struct World {
     pub running: Vec<Running>,
     pub closer: Option<(Arc<Bell>, Waker)>,
     pub needless: usize,
+    /// How many have ended how, as those were told who asked.
+    pub ends: HashMap<End, u64>,
     pub trace: bool,
 }
 
@@ -91,9 +95,11 @@ impl World {
             running: Vec::new(),
             closer: None,
             needless: 0,
+            ends: HashMap::new(),
             trace,
             setting,
         };
+        world.batcher.sample(rate_of(1.0));
         for _ in 0..world.setting.seats {
             world.take_a_seat();
         }
@@ -108,6 +114,13 @@ impl World {
 
     pub fn now(&self) -> u64 {
         self.batcher.now()
+    }
+
+    /// Counts the ends that were told.
+    pub fn hear(&mut self, followed: impl IntoIterator<Item = Followed>) {
+        for one in followed.into_iter().flat_map(|followed| followed.requests) {
+            *self.ends.entry(one.end).or_default() += 1;
+        }
     }
 
     fn take_a_seat(&mut self) {

@@ -240,6 +240,9 @@ pub(super) unsafe extern "C" fn cancel(
                 }
             }
             drop(payload);
+            if let Some(link) = (*object).link() {
+                link.engine.get().0.tell_due(py);
+            }
             Ok(ffi::PyBool_FromLong(1))
         })
     }

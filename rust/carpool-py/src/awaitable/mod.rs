@@ -353,6 +353,7 @@ impl Awaitable {
         link.awaitable.store(null_mut(), Ordering::Relaxed);
         if self.state == State::Pending && self.is_ours() {
             drop(ticket.cancel());
+            link.engine.get().0.tell_due(py);
         }
         self.say_lost(py);
     }
