@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
+from collections import Counter
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from carpool import Batcher, Histogram, Stats, batched
 from carpool._options import Options
 from carpool._types import Reason
-from carpool._watch.explain import WHY, explain
+from carpool._watch.explain import explain
+from carpool._watch.explain.facts import WHY
+from carpool.testing import ManualClock
 
 
 def even(value: float, count: int = 100) -> Histogram:
@@ -42,7 +45,7 @@ def figures(
         "batch_sizes": even(size, batches),
         "wait_ms": even(wait, requests),
         "run_ms": even(run, batches),
-        "peak": 100,
+        "inside": even(100),
         "slots": 1,
         "open_ms": 10_000.0,
     }
@@ -75,7 +78,7 @@ SITUATIONS: dict[str, tuple[Stats, dict[str, Any], list[str], list[str]]] = {
         [],
     ),
     "a pool of four": (
-        figures({"wait": 94, "full": 6}, size=3.1, peak=4),
+        figures({"wait": 94, "full": 6}, size=3.1, inside=even(4)),
         {"wait_ms": 2},
         [
             "100 batches of 3.1 of 32 requests on average; 94 % left because `wait_ms` was over.",
@@ -85,13 +88,13 @@ SITUATIONS: dict[str, tuple[Stats, dict[str, Any], list[str], list[str]]] = {
         ["they were full", "too slowly", "`key`"],
     ),
     "one caller, one after the other": (
-        figures({"wait": 100}, size=1, peak=1),
+        figures({"wait": 100}, size=1, inside=even(1)),
         {"wait_ms": 2},
         ["never more than 1 request inside", "gets no company", "`submit` or `map`"],
         ["thread pool", "max_batch_size="],
     ),
     "few callers that nobody holds": (
-        figures({"idle": 100}, size=2, peak=3),
+        figures({"idle": 100}, size=2, inside=even(3)),
         {},
         ["a slot was free and nothing held them", "is a thread pool of 3 calling?"],
         ["`max_batch_size=3`", "`wait_ms` of up to"],
@@ -206,7 +209,7 @@ SITUATIONS: dict[str, tuple[Stats, dict[str, Any], list[str], list[str]]] = {
         ["within"],
     ),
     "a target, and nobody else comes": (
-        figures({"idle": 100}, size=1, peak=40),
+        figures({"idle": 100}, size=1, inside=even(40)),
         {"target_ms": 50},
         ["a slot was free and nobody else was expected (`target_ms`)"],
         ["`wait_ms", "little would be gained"],
@@ -303,19 +306,19 @@ SITUATIONS: dict[str, tuple[Stats, dict[str, Any], list[str], list[str]]] = {
         [],
     ),
     "padding": (
-        figures(padding=0.45),
+        figures(given=100, useful=55),
         {},
         ["45 % of what the handler was given was padding", "with `length`, requests of similar"],
         ["`batch_sizes`", "`length_window`"],
     ),
     "padding in spite of lengths": (
-        figures(padding=0.45),
+        figures(given=100, useful=55),
         {"length": len},
         ["45 % of what the handler was given was padding", "a larger `length_window`"],
         ["with `length`"],
     ),
     "filled up to sizes": (
-        figures(padding=0.3),
+        figures(given=100, useful=70),
         {"batch_sizes": [1, 32]},
         ["30 % of what the handler was given was padding", "`batch_sizes`"],
         ["`length`"],
@@ -327,7 +330,7 @@ SITUATIONS: dict[str, tuple[Stats, dict[str, Any], list[str], list[str]]] = {
         ["padding"],
     ),
     "graphs that fit": (figures(replayed=40, eager=0), {}, [], ["CUDA graph"]),
-    "little padding": (figures(padding=0.05), {}, [], ["padding"]),
+    "little padding": (figures(given=100, useful=95), {}, [], ["padding"]),
 }
 
 
@@ -371,11 +374,12 @@ def histograms() -> st.SearchStrategy[Histogram]:
     st.builds(
         Stats,
         **{name: st.integers(0, 10**6) for name in ("submitted", "failed", "expired", "shed")},
-        **{name: st.integers(0, 10**6) for name in ("cancelled", "rejected", "pending", "peak")},
+        **{name: st.integers(0, 10**6) for name in ("cancelled", "rejected", "pending")},
         **{
             name: st.integers(0, 10**6)
             for name in ("in_flight", "batches", "slow", "replayed", "eager")
         },
+        inside=st.builds(even, st.integers(0, 10**6), st.integers(0, 10**6)),
         reasons=st.dictionaries(st.sampled_from(sorted(WHY)), st.integers(0, 10**6)),
         batch_sizes=histograms(),
         wait_ms=histograms(),
@@ -383,7 +387,8 @@ def histograms() -> st.SearchStrategy[Histogram]:
         oldest_ms=st.floats(0, 1e9),
         open_ms=st.floats(0, 1e12),
         slots=st.none() | st.integers(1, 100),
-        padding=st.none() | st.floats(0, 1),
+        useful=st.integers(0, 50),
+        given=st.sampled_from([0, 50]),
     ),
     st.sampled_from([None, "thread", "loop", "caller"]),
     st.floats(0, 1000),
@@ -419,3 +424,99 @@ def test_it_goes_by_the_options_of_now() -> None:
     f.configure(max_batch_size=4)
     assert "1 of 4 requests" in f.explain()
     f.close()
+
+
+# -- since ---------------------------------------------------------------------------------------
+
+
+def test_since_an_earlier_picture_what_was_before_counts_no_more() -> None:
+    batcher: Batcher[int, int] = Batcher(max_batch_size=4, max_queue=4)
+
+    def batch_of(size: int) -> None:
+        futures = [batcher.submit(number) for number in range(size)]
+        batch = batcher.next_batch()
+        assert batch is not None
+        batch.complete([1] * size)
+        assert [future.result(20) for future in futures] == [1] * size
+
+    for _ in range(50):
+        batch_of(4)
+    before = batcher.stats
+    assert "4 of 4 requests on average; 100 % left because they were full" in batcher.explain()
+    for _ in range(10):
+        batch_of(1)
+    assert "3.5 of 4 requests" in batcher.explain()
+    said = batcher.explain(since=before)
+    assert "10 batches of 1 of 4 requests on average; 100 % left because a slot was free" in said
+    assert "never more than 1 request inside" in said
+    assert "There was no request yet." in batcher.explain(since=batcher.stats)
+    batcher.close()
+
+
+def test_the_figures_since_an_earlier_picture() -> None:
+    with ManualClock() as clock:
+        batcher: Batcher[int, int] = Batcher(max_batch_size=100, max_queue=100)
+
+        def batch_of(size: int, wait_ms: float, run_ms: float) -> None:
+            futures = [batcher.submit(number) for number in range(size)]
+            clock.advance(ms=wait_ms)
+            batch = batcher.next_batch()
+            assert batch is not None
+            clock.advance(ms=run_ms)
+            batch.complete([1] * size)
+            assert [future.result(20) for future in futures] == [1] * size
+
+        batch_of(100, wait_ms=500, run_ms=900)
+        assert batcher.submit(1).cancel()
+        before = batcher.stats
+        assert before.since(Stats()) == before
+        batch_of(2, wait_ms=10, run_ms=20)
+        batch_of(6, wait_ms=30, run_ms=40)
+        left = batcher.submit(1)
+        since = batcher.stats.since(before)
+        assert (since.submitted, since.answered, since.cancelled, since.pending) == (9, 8, 0, 1)
+        assert (since.batches, since.reasons["idle"]) == (2, 2)
+        assert (since.batch_sizes.count, since.batch_sizes.mean) == (2, 4)
+        assert since.wait_ms.mean == pytest.approx((2 * 10 + 6 * 30) / 8)
+        assert since.wait_ms.max == pytest.approx(30, rel=1 / 16)
+        assert since.run_ms.min == pytest.approx(20, rel=1 / 16)
+        assert since.run_ms.p99 == pytest.approx(40, rel=1 / 16)
+        assert since.peak == 6
+        assert since.open_ms == pytest.approx(100)
+        assert since.busy_ms == pytest.approx(60)
+        with pytest.raises(ValueError, match="earlier picture"):
+            before.since(batcher.stats)
+        assert left.cancel()
+        batcher.close()
+
+
+@given(st.lists(st.integers(0, 10**6)), st.lists(st.integers(0, 10**6)))
+def test_a_histogram_since_an_earlier_one_is_that_of_what_came_after(
+    first: list[int], later: list[int]
+) -> None:
+    def of(values: list[int]) -> Histogram:
+        if not values:
+            return Histogram()
+        counts = Counter(float(value) for value in values)
+        mean = sum(values) / len(values)
+        return Histogram(len(values), mean, min(values), max(values), tuple(sorted(counts.items())))
+
+    since, expected = of(first + later).since(of(first)), of(later)
+    assert (since.count, since.buckets) == (expected.count, expected.buckets)
+    assert (since.min, since.max) == (expected.min, expected.max)
+    assert since.mean == pytest.approx(expected.mean, abs=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [5, "yesterday", {}, Histogram()])
+def test_since_takes_figures_only(wrong: Any) -> None:
+    f = batched(lambda items: items)
+    with pytest.raises(TypeError, match="since must be a Stats"):
+        f.explain(since=wrong)
+
+
+def test_since_figures_of_another_is_refused() -> None:
+    busy, idle = batched(lambda items: items), batched(lambda items: items)
+    busy(1)
+    with pytest.raises(ValueError, match="same batcher"):
+        idle.explain(since=busy.stats)
+    busy.close()

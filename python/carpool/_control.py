@@ -45,10 +45,18 @@ class Lifecycle:
         """All figures now, frozen."""
         return Stats.from_core(self._station.figures())
 
-    def explain(self) -> str:
-        """Why the batches are as they are, by its figures, and which option would change it: a sentence per line."""
+    def explain(self, *, since: Stats | None = None) -> str:
+        """Why the batches are as they are, by its figures, and which option would change it: a sentence per line.
+
+        Args:
+            since: an earlier `stats`; then it goes by what came after that alone.
+
+        Raises:
+            TypeError, ValueError: it is no earlier `stats` of this batcher in this process.
+        """
         station = self._station
-        return explain(self.stats, station.options, station.executor if station.slots else None)
+        stats = self.stats if since is None else self.stats.since(since)
+        return explain(stats, station.options, station.executor if station.slots else None)
 
     @property
     def healthy(self) -> bool:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 __all__ = ["Histogram", "Stats"]
+
+#: Of a `Stats`: what only ever grows, by kind.
+_COUNTED = (
+    *("submitted", "answered", "failed", "expired", "cancelled", "rejected", "shed", "batches"),
+    *("open_ms", "slow", "useful", "given", "replayed", "eager"),
+)
+_DISTRIBUTED = ("batch_sizes", "wait_ms", "run_ms", "inside")
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,30 @@ class Histogram:
             if seen >= rank:
                 return min(max(value, self.min), self.max)
         return 0.0
+
+    def since(self, earlier: Histogram) -> Histogram:
+        """What was added since an earlier picture of the same; also `min` and `max` may be off by 1/16 then.
+
+        Raises ValueError where the earlier one is none.
+        """
+        counts = dict(self.buckets)
+        for value, count in earlier.buckets:
+            counts[value] = counts.get(value, 0) - count
+        if min(counts.values(), default=0) < 0:
+            raise ValueError(
+                "since must be an earlier picture of the same figure; this one counts more"
+            )
+        buckets = tuple((value, count) for value, count in counts.items() if count)
+        if not earlier.count or not buckets:
+            return self if buckets else Histogram()
+        count = self.count - earlier.count
+        return Histogram(
+            count=count,
+            mean=max(0.0, self.mean * self.count - earlier.mean * earlier.count) / count,
+            min=self.min if self.min < earlier.min else max(self.min, buckets[0][0]),
+            max=self.max if self.max > earlier.max else min(self.max, buckets[-1][0]),
+            buckets=buckets,
+        )
 
     @property
     def p50(self) -> float:
@@ -94,20 +125,33 @@ class Stats:
     run_ms: Histogram = Histogram()
     #: How long the oldest pending request has waited; 0.0 without one. Not compared by `==`.
     oldest_ms: float = field(default=0.0, compare=False)
-    #: Most requests that were inside at once, waiting or in flight, as seen whenever some were answered.
-    peak: int = 0
+    #: How many requests were inside at once, waiting or in flight, as seen whenever some were answered; but not of
+    #: a blocking call that found nobody else and ran its handler at once.
+    inside: Histogram = Histogram()
     #: How many batches may run at once; None for a loop of one's own.
     slots: int | None = None
     #: How long this batcher has been there in this process. Not compared by `==`.
     open_ms: float = field(default=0.0, compare=False)
     #: Batches that took longer than `slow_ms`.
     slow: int = 0
-    #: What share of what handlers were given was padding, from 0 to 1; None where nothing is padded.
-    padding: float | None = None
+    #: Of what handlers were given, how much was of use, and how much it was in all, where something is padded: in
+    #: items, or in elements of rows.
+    useful: int = 0
+    given: int = 0
     #: With `graphs=True`: batches for which a CUDA graph was replayed.
     replayed: int = 0
     #: With `graphs=True`: batches that ran as they are, because no graph fits them.
     eager: int = 0
+
+    @property
+    def peak(self) -> int:
+        """Most requests that were inside at once."""
+        return max(round(self.inside.max), min(self.batches, 1))
+
+    @property
+    def padding(self) -> float | None:
+        """What share of what handlers were given was padding, from 0 to 1; None where nothing is padded."""
+        return 1 - self.useful / self.given if self.given else None
 
     @property
     def busy_ms(self) -> float:
@@ -121,11 +165,37 @@ class Stats:
             return None
         return min(1.0, self.busy_ms / (self.slots * self.open_ms))
 
+    def since(self, earlier: Stats) -> Stats:
+        """What came after an earlier picture of the same batcher.
+
+        What is counted, added up or distributed is that of the time in between; what is of a moment (`pending`,
+        `in_flight`, `oldest_ms`, `slots`) is as in this one, so that the sum above need not hold.
+
+        Raises:
+            TypeError: it is no `Stats`.
+            ValueError: it is none of this batcher, or a later one.
+        """
+        if not isinstance(earlier, Stats):
+            raise TypeError(f"since must be a Stats, as f.stats gives it, not {earlier!r}")
+        both = [(name, getattr(self, name), getattr(earlier, name)) for name in _COUNTED]
+        reasons = {why: count - earlier.reasons.get(why, 0) for why, count in self.reasons.items()}
+        if any(now < then for _, now, then in both) or min(reasons.values(), default=0) < 0:
+            raise ValueError(
+                "since must be an earlier picture of the same batcher; this one counts more"
+            )
+        return replace(
+            self,
+            **{name: now - then for name, now, then in both},
+            reasons=MappingProxyType(reasons),
+            **{name: getattr(self, name).since(getattr(earlier, name)) for name in _DISTRIBUTED},
+        )
+
     @classmethod
     def from_core(cls, raw: Mapping[str, Any]) -> Stats:
         """Of the core's raw figures: counts, and histograms of nanoseconds."""
         raw = dict(raw)
         useful, given = raw.pop("padding")
+        inside = raw.pop("inside")
         return cls(
             reasons=MappingProxyType(dict(raw.pop("reasons"))),
             batch_sizes=_histogram(raw.pop("batch_sizes"), 1),
@@ -133,7 +203,9 @@ class Stats:
             run_ms=_histogram(raw.pop("run_ns"), 1e6),
             oldest_ms=raw.pop("oldest_ns") / 1e6,
             open_ms=raw.pop("open_ns") / 1e6,
-            padding=1 - useful / given if given else None,
+            inside=_histogram(inside, 1),
+            useful=useful,
+            given=given,
             **raw,
         )
 

@@ -40,7 +40,9 @@ impl<'a, B: Border> Alone<'a, B> {
         state.free_slots -= 1;
         let counters = &mut state.counters;
         counters.in_flight += 1;
-        counters.peak = counters.peak.max(counters.in_flight);
+        if counters.in_flight > 1 {
+            counters.inside.add(counters.in_flight);
+        }
         counters.batches += 1;
         counters.reasons[Reason::Idle as usize] += 1;
         counters.sizes.add(1);

@@ -339,7 +339,7 @@ impl<B: Border> Batcher<B> {
             sizes: counters.sizes,
             waits: counters.waits,
             runs: counters.runs,
-            peak: counters.peak,
+            inside: counters.inside,
             slots,
             open: since(shared.opened, now),
             oldest: oldest.map(|oldest| since(oldest, now)),

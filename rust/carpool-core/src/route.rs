@@ -123,7 +123,7 @@ pub(crate) fn route<B: Border>(
         // Most are inside just before some leave.
         let waiting = (shared.admission.count() + state.lobby.len()) as u64;
         let counters = &mut state.counters;
-        counters.peak = counters.peak.max(waiting + counters.in_flight);
+        counters.inside.add(waiting + counters.in_flight);
         counters.in_flight -= delivered + gone;
         counters.answered += delivered - failed;
         counters.failed += failed;

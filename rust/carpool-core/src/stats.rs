@@ -124,8 +124,8 @@ pub(crate) struct Counters {
     pub(crate) shed: u64,
     /// Of those that failed, whose time was over before they were sealed.
     pub(crate) expired: u64,
-    /// Most that were inside at once, as seen whenever some were answered.
-    pub(crate) peak: u64,
+    /// How many were inside at once, as seen whenever some were answered; but not of a lone call that ran at once.
+    pub(crate) inside: Histogram,
     /// Given up by their callers while in flight.
     pub(crate) forsaken: u64,
     pub(crate) in_flight: u64,
@@ -167,9 +167,9 @@ pub struct Snapshot {
     pub waits: Histogram,
     /// Nanoseconds from seal to the last answer, per batch.
     pub runs: Histogram,
-    /// Most that were inside at once (waiting for room, pending or in flight), as seen whenever some were
-    /// answered.
-    pub peak: u64,
+    /// How many were inside at once (waiting for room, pending or in flight), as seen whenever some were answered;
+    /// but not of calls that found nobody else and ran at once.
+    pub inside: Histogram,
     /// How many batches may run at once.
     pub slots: usize,
     /// Nanoseconds since the batcher was made.

@@ -372,7 +372,7 @@ fn a_lone_call_can_be_slow_too() {
     time.advance(1000);
     lease.answered();
     assert_eq!(batcher.take_due().slow.map(|said| said.worst), Some(1000));
-    assert_eq!(batcher.snapshot().peak, 1);
+    assert_eq!(batcher.snapshot().inside.max(), 1);
 }
 
 #[test]
@@ -391,7 +391,10 @@ fn the_figures_say_what_expired_who_was_inside_and_how_old_the_oldest_is() {
     };
     time.set(100);
     let s = batcher.snapshot();
-    assert_eq!((s.peak, s.oldest, s.slots, s.expired), (0, None, 1, 0));
+    assert_eq!(
+        (s.inside.max(), s.oldest, s.slots, s.expired),
+        (0, None, 1, 0)
+    );
     let _first: Vec<_> = (0..2).map(|n| submit(n, NEVER)).collect();
     let mut running = pulled(&batcher);
     time.set(110);
@@ -408,10 +411,13 @@ fn the_figures_say_what_expired_who_was_inside_and_how_old_the_oldest_is() {
     running.answer_rest(|_| Ok(1)).send();
     let mut next = pulled(&batcher);
     let s = batcher.snapshot();
-    assert_eq!((s.expired, s.failed, s.peak, s.open), (1, 1, 5, 170));
+    assert_eq!(
+        (s.expired, s.failed, s.inside.max(), s.open),
+        (1, 1, 5, 170)
+    );
     next.answer_rest(|_| Ok(1)).send();
     let last = pulled(&batcher);
-    assert_eq!(batcher.snapshot().peak, 5, "the most so far");
+    assert_eq!(batcher.snapshot().inside.max(), 5, "the most so far");
     assert_eq!(batcher.snapshot().padding, (0, 0));
     last.padded(6, 8);
     last.padded(1, 2);

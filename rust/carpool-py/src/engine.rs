@@ -523,7 +523,6 @@ impl Engine {
             ("shed", snapshot.shed),
             ("expired", snapshot.expired),
             ("slow", snapshot.slow),
-            ("peak", snapshot.peak),
             ("pending", snapshot.pending),
             ("in_flight", snapshot.in_flight),
             ("batches", snapshot.batches),
@@ -541,6 +540,7 @@ impl Engine {
         stats.set_item("oldest_ns", snapshot.oldest.unwrap_or(0))?;
         stats.set_item("padding", snapshot.padding)?;
         for (name, histogram) in [
+            ("inside", &snapshot.inside),
             ("batch_sizes", &snapshot.sizes),
             ("wait_ns", &snapshot.waits),
             ("run_ns", &snapshot.runs),
