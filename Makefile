@@ -140,6 +140,10 @@ bench-padding: ## similar lengths in one batch: padding and latency, with a virt
 bench-check: $(STAMPS)/build $(STAMPS)/bench ## has a hot path become dearer than benches/baseline.json says?
 	$(PY) benches/check.py $(CHECK_ARGS)
 
+.PHONY: bench-prices
+bench-prices: $(STAMPS)/build $(STAMPS)/bench ## what each option costs per call, in instructions, and all of them together
+	$(PY) benches/prices.py $(PRICES_ARGS)
+
 .PHONY: docs
 docs: $(STAMPS)/build $(STAMPS)/docs ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
+import gc
 import logging
 import math
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from carpool import (
+    STOP,
     Batcher,
     BatcherClosed,
+    BatchLengthError,
     DeadlineExceeded,
     RequestTooLarge,
     Trace,
@@ -616,16 +620,139 @@ def test_a_loop_of_ones_own_stays_as_it_is() -> None:
         batcher.close()
 
 
-def test_streams_stay_as_they_are() -> None:
-    @batched
-    def count(ends: list[int]) -> Any:
-        for n in range(max(ends)):
-            yield [n for _ in ends]
+class Turns:
+    """A streaming handler that notes where it runs, and how far it has come."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+        self.steps = 0
+        self.closed = 0
+        self.inside = 0
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+
+    def __call__(self, ends: list[int]) -> Iterator[list[Any]]:
+        try:
+            for n in range(max(ends)):
+                self.threads.append(threading.get_ident())
+                assert current_batch().size == 1
+                self.steps += 1
+                yield [n for _ in ends]
+        finally:
+            self.closed += 1
+
+
+def test_who_reads_a_stream_runs_its_handler_as_far_as_he_reads() -> None:
+    turns = Turns()
+    f: Any = batched(turns, context=turns.context)
+    with inline():
+        stream = f(1000)
+        assert turns.steps == 0
+        other = f(3)
+        assert [next(stream), next(stream)] == [0, 1]
+        assert turns.steps == 2
+        assert list(other) == [0, 1, 2]
+        assert next(stream) == 2
+        stream.close()
+        assert (turns.steps, turns.closed, turns.inside) == (6, 2, 0)
+        assert list(stream) == []
+        with f.submit(9) as stream:
+            next(stream)
+        assert turns.closed == 3
+        dropped = f(9)
+        next(dropped)
+        del dropped
+        gc.collect()
+        assert (turns.closed, turns.inside) == (4, 0)
+        assert set(turns.threads) == {threading.get_ident()}
+        assert identity(f.stats)
+        assert f.stats.in_flight == f.stats.pending == 0
+    before = len(turns.threads)
+    assert list(f(3)) == [0, 1, 2]
+    assert threading.get_ident() not in turns.threads[before:]
+    f.close()
+
+
+def test_coroutines_read_streams_in_place_too(run: Callable[..., Any]) -> None:
+    turns = Turns()
+    f: Any = batched(turns)
+    places: list[int] = []
+
+    @batched(wait_ms=60_000)
+    async def asynchronous(items: list[int]) -> Any:
+        for item in range(items[0]):
+            places.append(threading.get_ident())
+            yield [item]
+
+    async def main() -> None:
+        with inline():
+            assert [step async for step in f.acall(3)] == [0, 1, 2]
+            async with f.acall(10) as stream:
+                assert await stream.__anext__() == 0
+            assert (turns.steps, turns.closed) == (4, 2)
+            # Nobody waits for company.
+            assert [step async for step in asynchronous(3)] == [0, 1, 2]
+
+    run(main())
+    assert set(turns.threads) | set(places) == {threading.get_ident()}
+
+
+def test_what_goes_wrong_in_a_stream_is_as_ever(caplog: pytest.LogCaptureFixture) -> None:
+    @batched(max_batch_cost=5, cost=lambda item: item)
+    def f(items: list[int]) -> Any:
+        yield items
+        if items[0] == 1:
+            raise KeyError("handler")
+        if items[0] == 2:
+            yield [LookupError("row")]
+        if items[0] == 3:
+            yield [1, 2, 3]
+        yield [STOP]
+        raise AssertionError("nobody reads any more")
+
+    def read(stream: Any) -> list[Any]:
+        steps: list[Any] = []
+        try:
+            for step in stream:
+                steps.append(step)
+        except Exception as error:
+            steps.append(type(error))
+        return steps
 
     with inline():
-        assert list(count(100)) == list(range(100))
-    assert list(count(3)) == [0, 1, 2]
-    count.close()
+        assert read(f(1)) == [1, KeyError]
+        assert read(f(2)) == [2, LookupError]
+        assert read(f(3)) == [3, BatchLengthError]
+        assert list(f(4)) == [4]
+        with pytest.raises(RequestTooLarge):
+            f(6)
+        assert read(f.options(timeout_ms=0)(1)) == [DeadlineExceeded]
+        assert identity(f.stats)
+
+
+def test_streams_of_methods_and_of_many_threads_at_once() -> None:
+    class Model:
+        @batched
+        def count(self, ends: list[int]) -> Any:
+            here = threading.get_ident()
+            for n in range(max(ends)):
+                yield [(n, here)]
+
+    model = Model()
+
+    def read(end: int) -> bool:
+        here = threading.get_ident()
+        return list(model.count(end)) == [(n, here) for n in range(end)]
+
+    with inline():
+        readers = [in_thread(read, end) for end in range(1, 30)]
+        assert all(reader.result(LIMIT) for reader in readers)
 
 
 @pytest.mark.parametrize(("value", "expected"), [("1", "True"), ("0", "False"), ("", "False")])

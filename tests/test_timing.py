@@ -166,6 +166,94 @@ def test_requests_of_one_batch_share_all_but_their_arrival(gate: Gate) -> None:
     assert one.arrived < first.timing.delivered
 
 
+# -- on what acall gives -----------------------------------------------------------------------
+
+
+def test_an_awaitable_knows_its_timing_where_that_is_kept(
+    way: str, run: Callable[..., Any]
+) -> None:
+    f = batched_by(way, plain, keep_timings=True, max_batch_size=2, wait_ms=60_000)
+
+    async def main() -> None:
+        before = now()
+        calls = [f.acall(item) for item in (1, 2)]
+        assert [call.timing for call in calls] == [None, None]
+        assert await asyncio.gather(*calls) == [1, 2]
+        one, two = (call.timing for call in calls)
+        assert in_order(one, before=before, after=now())
+        assert isinstance(one, Timing)
+        assert one.arrived <= two.arrived
+        assert (one.sealed, one.delivered) == (two.sealed, two.delivered)
+        again = f.acall(3)
+        f.flush()
+        await again
+        assert again.timing.arrived >= one.delivered
+        await f.aclose()
+
+    run(main())
+
+
+def test_an_awaitable_that_failed_has_its_timing_and_one_that_never_ran_has_none(
+    run: Callable[..., Any],
+) -> None:
+    def handler(items: list[int]) -> list[int]:
+        raise ValueError("no")
+
+    f: Any = batched(handler, keep_timings=True, wait_ms=60_000)
+
+    async def main() -> None:
+        late = f.options(timeout_ms=1).acall(1)
+        with pytest.raises(DeadlineExceeded):
+            await late
+        gone = f.acall(2)
+        assert gone.cancel("reason")
+        fails = f.acall(3)
+        f.flush()
+        with pytest.raises(ValueError, match="no"):
+            await fails
+        with pytest.raises(asyncio.CancelledError, match="reason"):
+            await gone
+        assert (late.timing, gone.timing) == (None, None)
+        assert fails.timing.run_ms >= 0
+        await f.aclose()
+
+    run(main())
+
+
+def test_an_awaitable_of_a_loop_of_ones_own(run: Callable[..., Any]) -> None:
+    async def main() -> None:
+        batcher: Batcher[int, int] = Batcher(keep_timings=True)
+        call, forsaken = batcher.acall(1), asyncio.ensure_future(batcher.acall(2))
+        await asyncio.sleep(0)
+        batch = await batcher.anext_batch()
+        assert batch is not None
+        forsaken.cancel()
+        await asyncio.gather(forsaken, return_exceptions=True)
+        batch.complete([2, 3])
+        assert await call == 2
+        assert call.timing is not None
+        await batcher.aclose()
+
+    run(main())
+
+
+def test_nobody_asked_for_it() -> None:
+    async def main() -> None:
+        f: Any = batched(plain)
+        call = f.acall(1)
+        assert await call == 1
+        assert call.timing is None
+        await f.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("wrong", [1, "yes", None])
+def test_keep_timings_is_a_switch(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="keep_timings must be True or False"):
+        batched(plain, keep_timings=wrong)
+
+
 # -- the hook ----------------------------------------------------------------------------------
 
 

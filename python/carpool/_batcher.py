@@ -75,6 +75,7 @@ class Batcher(Lifecycle, Calls[A, B]):
             DeadlineExceeded and never reaches the loop.
         age_ms: what one level of `priority` (see `options`) is worth, in milliseconds of waiting.
         keep_contexts: keep a copy of the `contextvars` context of every caller, for `batch.requests`.
+        keep_timings: have what `acall` gives know when its request went where: `timing`, as a `Future` does.
         batch_sizes: the sizes that the loop may see, such as [1, 2, 4, 8]: `items` is filled up to the next of them
             with repeats of the last item, or requests are held back for the next batch, whichever the measured run
             times make cheaper. It must return a row per item; callers get only theirs. None above `max_batch_size`.
@@ -115,6 +116,7 @@ class Batcher(Lifecycle, Calls[A, B]):
             timeout_ms: float | None = None,
             age_ms: float = 1000,
             keep_contexts: bool = False,
+            keep_timings: bool = False,
             batch_sizes: Sequence[int] | None = None,
             target_ms: float | None = None,
             refuse_late: bool = False,
@@ -143,6 +145,7 @@ class Batcher(Lifecycle, Calls[A, B]):
             timeout_ms: float | None = None,
             age_ms: float = 1000,
             keep_contexts: bool = False,
+            keep_timings: bool = False,
             batch_sizes: Sequence[int] | None = None,
             target_ms: float | None = None,
             refuse_late: bool = False,
@@ -168,6 +171,7 @@ class Batcher(Lifecycle, Calls[A, B]):
                 timeout_ms=timeout_ms,
                 age_ms=age_ms,
                 keep_contexts=keep_contexts,
+                keep_timings=keep_timings,
                 batch_sizes=batch_sizes,
                 target_ms=target_ms,
                 refuse_late=refuse_late,

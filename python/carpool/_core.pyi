@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, final
 from typing_extensions import Self, disjoint_base
 
 from ._types import Reason, Rows
+from ._watch.timing import Timing
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -155,6 +156,10 @@ class Awaitable(Coroutine[Any, Any, _R_co], Generic[_R_co]):
         """Forgets `fn`; how often it had been added."""
     def get_loop(self) -> Any:
         """The event loop it belongs to."""
+    @property
+    def timing(self) -> Timing | None:
+        """When its request went through the stations of its way, with `keep_timings=True`; None before it has its
+        answer, and where it had none from a batch (cancelled, expired)."""
     @property
     def _cancel_message(self) -> object: ...
     def _make_cancelled_error(self) -> BaseException: ...
@@ -553,6 +558,7 @@ class Engine:
         on_request: Callable[[Any], object] | None = None,
         sample_rate: float = 1.0,
         slow_ns: int | None = None,
+        keep_timings: bool = False,
         steps: int = 16,
         inline: bool = False,
     ) -> Engine: ...

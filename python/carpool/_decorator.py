@@ -60,6 +60,7 @@ def batched(
     retry_on: type[Exception] | tuple[type[Exception], ...] | None = None,
     retry_ms: float = 100,
     keep_contexts: bool = False,
+    keep_timings: bool = False,
     batch_sizes: Sequence[int] | None = None,
     target_ms: float | None = None,
     refuse_late: bool = False,
@@ -132,6 +133,8 @@ def batched(
             minute at most. The batch keeps its slot meanwhile.
         keep_contexts: keep a copy of the `contextvars` context of every caller, for `current_batch` in the
             handler.
+        keep_timings: have what `acall` gives know when its request went through the stations of its way: its `timing`, as
+            that of a `Future`.
         batch_sizes: the sizes that the handler may see, such as [1, 2, 4, 8]: its lists are filled up to the next of them
             with repeats of the last item, or requests are held back for the next batch, whichever the measured run
             times make cheaper. It must return a row per item; callers get only theirs. None above `max_batch_size`.
@@ -191,6 +194,7 @@ def batched(
         retry_on=retry_on,
         retry_ms=retry_ms,
         keep_contexts=keep_contexts,
+        keep_timings=keep_timings,
         batch_sizes=batch_sizes,
         target_ms=target_ms,
         refuse_late=refuse_late,

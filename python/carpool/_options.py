@@ -60,6 +60,7 @@ FOR_GOOD = {
     "key": "pending requests are grouped by it",
     "shared": "its calls are bound by it",
     "keep_contexts": "its calls are bound by it",
+    "keep_timings": "pending requests count on it",
     "on_request": "pending requests count on it",
     "collate": "its handler is bound to it",
     "device": "its workers are bound to it",
@@ -109,6 +110,7 @@ class Options:
     retry_on: type[Exception] | tuple[type[Exception], ...] | None = None
     retry_ms: float = 100
     keep_contexts: bool = False
+    keep_timings: bool = False
     batch_sizes: Sequence[int] | None = None
     target_ms: float | None = None
     refuse_late: bool = False
@@ -128,6 +130,7 @@ class Options:
             _choice("executor", self.executor, EXECUTORS)
         switch("gather", self.gather)
         switch("keep_contexts", self.keep_contexts)
+        switch("keep_timings", self.keep_timings)
         switch("refuse_late", self.refuse_late)
         _callable("setup", self.setup)
         _callable("context", self.context)

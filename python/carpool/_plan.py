@@ -147,8 +147,7 @@ class Plan:
             devices = len(self.options.devices)
             slots = devices * self.options.depth
             return Station(self.options, self.label, self.executor, slots, threads=devices)
-        # A stream is read while its handler runs: not by a caller that runs it.
-        inline: Executor | None = None if self.streams else "loop" if self.is_async else "caller"
+        inline: Executor = "loop" if self.is_async else "caller"
         return Station(self.options, self.label, self.executor, slots, inline=inline)
 
     def handler(self, station: Station) -> Handler:

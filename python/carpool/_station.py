@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import _inline, _lifecycle
@@ -10,8 +11,6 @@ from ._handler.recovery import Pauses
 from ._handler.worker import open_engine
 
 if TYPE_CHECKING:
-    import threading
-
     from ._options import Options
     from ._types import Executor
     from .cuda._graphs import Tally
@@ -58,6 +57,9 @@ class Station:
         #: Who runs the handler in the inline mode; None where that changes nothing.
         self.inline = inline
         self.closed = False
+        #: In the inline mode, held by whoever submits a request and takes its batch. It may run a `cost` or a `key`
+        #: meanwhile, which may submit, too.
+        self.taking = threading.RLock()
         #: How batches ran, by device, where graphs are asked for.
         self.tallies: list[Tally] = []
         #: Before batches that failed are run again.
@@ -160,6 +162,7 @@ class Station:
             refuse_late=options.refuse_late and not inline,
             inline=inline,
             on_request=options.on_request,
+            keep_timings=options.keep_timings,
             steps=options.buffer_steps,
             **self._numbers(),
         )

@@ -111,9 +111,9 @@ def inline() -> Iterator[None]:
     """While it is entered, each call runs its handler at once in the caller's own thread, with a batch of one: so that
     a debugger stops in the handler with the caller on the stack, and an exception has one trace.
 
-    For all decorated functions of the process; streaming ones, and a `Batcher` with a loop of its own, stay as they
-    are. `submit`, `acall` and `map` have run the handler when they return; an `async def` handler runs on the caller's
-    event loop, a batch per call. Costs, keys, limits and errors are as ever; nothing waits for company, and slots are not counted.
+    For all decorated functions of the process; a `Batcher` with a loop of its own stays as it is. `submit`, `acall` and
+    `map` have run the handler when they return; an `async def` handler runs on the caller's event loop, a batch per
+    call; a streaming one goes on whenever its reader asks for a step. Costs, keys, limits and errors are as ever; nothing waits for company, and slots are not counted.
     CARPOOL_INLINE=1 in the environment does the same from the start of the process.
     """
     _inline.enter()

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
+from carpool import _inline
 from carpool._function import STREAMED, Decorated
 from carpool._types import P, R_co
 
+from .inline import AsyncInlineStream, InlineStream, Turns
 from .readers import AsyncStream, Stream
+from .running import StreamingHandler, Turn
+
+if TYPE_CHECKING:
+    from carpool._core import Steps
 
 __all__ = ["AsyncStreamedFunction", "StreamedFunction"]
 
@@ -23,10 +29,36 @@ class _Streamed(Decorated):
         return self._open().stream(self, item, blocks=blocks, asks=self._asks)
 
     def acall(self, *args: Any, **kwargs: Any) -> Any:
+        if self._runs_here():
+            return AsyncInlineStream(*self._in_turns(args, kwargs, blocks=False))
         return AsyncStream(self._steps(args, kwargs, blocks=False))
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
+        if self._runs_here():
+            return InlineStream(*self._in_turns(args, kwargs, blocks=True))
         return Stream(self._steps(args, kwargs, blocks=True))
+
+    def _runs_here(self) -> bool:
+        """In the inline mode: whoever reads runs the handler."""
+        return _inline.is_on() and not self._plan.is_async
+
+    def _in_turns(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, blocks: bool
+    ) -> tuple[Steps, Turns | None]:
+        if self._is_method:
+            bound, args = self._of_instance(args)
+            return bound._in_turns(args, kwargs, blocks=blocks)
+        item = self._bind(*args, **kwargs)
+        engine = self._open()
+        # Both at once, so that nobody else's request is in the batch.
+        with self._station.taking:
+            steps = engine.stream(self, item, blocks=blocks, asks=self._asks)
+            batch = engine.next_batch(None, 0)
+        if batch is None:
+            return steps, None
+        handler = self._branch.handler
+        assert isinstance(handler, StreamingHandler), "made so by the plan"
+        return steps, Turns.of(Turn(batch, engine, self._binding, self._bound), handler)
 
     def _has_no(self, what: str) -> NoReturn:
         raise TypeError(

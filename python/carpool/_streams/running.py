@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carpool._core import Giver, Port, running
 from carpool._exceptions import AlreadyAnswered, StreamStalled
@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from carpool._station import Station
     from carpool._submit.binding import Binding
 
-__all__ = ["StreamingHandler"]
+__all__ = ["StreamingHandler", "Turn"]
+
+
+class Turn(NamedTuple):
+    """A batch with what belongs to it."""
+
+    batch: Batch[Any, Any]
+    engine: Engine
+    binding: Binding
+    bound: tuple[Any, ...]
 
 
 class StreamingHandler(Handler):
@@ -92,6 +101,36 @@ class StreamingHandler(Handler):
             if not giver.wait_room(place, rest):
                 self._stalled(batch, place)
                 return
+
+    def in_turns(self, turn: Turn) -> Generator[None, None, None]:
+        """Runs a batch for whoever reads it: a turn per step. Only KeyboardInterrupt is raised, after the callers
+        have been told."""
+        batch = turn.batch
+        try:
+            if not self._ready(batch, turn.engine, self.desk):
+                return
+            positional, by_name = turn.binding.lists(batch.items)
+            running.set(batch._run)
+            with contextlib.nullcontext() if self.context is None else self.context():
+                generator = self.function(*turn.bound, *positional, **by_name)
+                giver = Giver(batch)
+                try:
+                    for rows in generator:
+                        for place, step in giver.step(rows):
+                            self._hold(batch, giver, place, step)
+                        if not giver.sweep():
+                            break
+                        yield
+                finally:
+                    generator.close()
+            Giver(batch).finish()
+        except GeneratorExit:
+            # Given up by its reader.
+            raise
+        except BaseException as error:
+            self._failed(batch, error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
 
     def _go_async(
         self, batch: Batch[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], desk: Desk

@@ -98,6 +98,8 @@ pub(crate) enum Waiter {
     Caller(Waker),
     /// An awaitable of an event loop.
     Loop(Link),
+    /// One that knows its moments.
+    Timed(Box<Timed>),
     /// Whoever is to be told of a window, and the event loop it was submitted from.
     Window {
         waker: Waker,
@@ -107,6 +109,13 @@ pub(crate) enum Waiter {
     Stream(Box<Reader>),
     /// A `carpool.Future`.
     Future(Box<FutureEnd>),
+}
+
+/// The way back to an awaitable that knows its moments.
+pub(crate) struct Timed {
+    link: Link,
+    /// When its batch went through the stations of its way.
+    moments: OnceLock<Arc<Moments>>,
 }
 
 /// The way back to a future.
@@ -139,10 +148,42 @@ impl Held {
 pub(crate) struct Wakes(Vec<Handle<PyBorder>>);
 
 impl Waiter {
+    /// That of an awaitable, with or without its moments.
+    #[inline]
+    pub(crate) fn of_awaitable(link: Link, keeps_moments: bool) -> Self {
+        if keeps_moments {
+            return Self::Timed(Box::new(Timed {
+                link,
+                moments: OnceLock::new(),
+            }));
+        }
+        Self::Loop(link)
+    }
+
+    /// The way back to the awaitable, if one waits.
+    #[inline]
+    pub(crate) fn link(&self) -> Option<&Link> {
+        match self {
+            Self::Loop(link) => Some(link),
+            Self::Timed(timed) => Some(&timed.link),
+            _ => None,
+        }
+    }
+
+    /// Where its moments are noted, if it wants to know them.
+    pub(crate) fn moments(&self) -> Option<&OnceLock<Arc<Moments>>> {
+        match self {
+            Self::Future(end) => Some(&end.moments),
+            Self::Timed(timed) => Some(&timed.moments),
+            _ => None,
+        }
+    }
+
     /// The event loop that it waits on.
     pub(crate) fn port(&self) -> Option<&Py<Port>> {
         match self {
             Self::Loop(link) => Some(&link.port),
+            Self::Timed(timed) => Some(&timed.link.port),
             Self::Window { port, .. } => port.as_ref(),
             Self::Stream(reader) => reader.port.as_ref(),
             Self::Thread(_) | Self::Caller(_) | Self::Future { .. } => None,
@@ -213,7 +254,7 @@ impl Border for PyBorder {
             Waiter::Thread(waker) | Waiter::Caller(waker) | Waiter::Window { waker, .. } => {
                 wakes::one(waker);
             }
-            Waiter::Loop(_) | Waiter::Future(_) | Waiter::Stream(_) => {}
+            Waiter::Loop(_) | Waiter::Timed(_) | Waiter::Future(_) | Waiter::Stream(_) => {}
         }
     }
 
@@ -236,7 +277,7 @@ impl Border for PyBorder {
             Waiter::Caller(waker) => Some(waker),
             Waiter::Future(end) => Some(&end.let_in),
             Waiter::Stream(reader) => reader.let_in.as_ref(),
-            Waiter::Thread(_) | Waiter::Loop(_) | Waiter::Window { .. } => None,
+            Waiter::Thread(_) | Waiter::Loop(_) | Waiter::Timed(_) | Waiter::Window { .. } => None,
         }
     }
 }
@@ -258,7 +299,7 @@ fn tell(py: Python<'_>, requests: &[Handle<PyBorder>]) {
     let mut failed: Vec<&Arc<Shared>> = Vec::new();
     let mut others = false;
     for request in requests {
-        let Waiter::Loop(link) = request.waiter() else {
+        let Some(link) = request.waiter().link() else {
             others = true;
             continue;
         };

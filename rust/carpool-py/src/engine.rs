@@ -43,7 +43,7 @@ impl Engine {
                         max_batch_cost=None, padded_cost=false, look_ahead=0, length_window=0,
                         gather=true, timeout_ns=None, age_ns=0,
                         batch_sizes=None, refuse_late=false, target_ns=None, on_request=None, sample_rate=1.0, slow_ns=None,
-                        steps=16, inline=false))]
+                        keep_timings=false, steps=16, inline=false))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn new(
         name: String,
@@ -66,6 +66,7 @@ impl Engine {
         on_request: Option<Py<PyAny>>,
         sample_rate: f64,
         slow_ns: Option<Nanos>,
+        keep_timings: bool,
         steps: usize,
         inline: bool,
     ) -> PyResult<Self> {
@@ -104,6 +105,9 @@ impl Engine {
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         let watchers = Watchers { hook: on_request };
         watchers.ask(&core, sample_rate, slow_ns);
+        if keep_timings {
+            core.keep_times();
+        }
         Ok(Self(Arc::new(Shared {
             core,
             name,
@@ -115,6 +119,7 @@ impl Engine {
             dead: Mutex::new(None),
             keys: Arc::default(),
             watchers,
+            keeps_timings: keep_timings,
             inline,
             waits: Waits::default(),
         })))

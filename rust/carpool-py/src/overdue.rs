@@ -33,7 +33,9 @@ pub(crate) fn tell(requests: Vec<Handle<PyBorder>>) {
                 end.let_in.wake_by_ref();
                 None
             }
-            Waiter::Loop(link) => link.port.get().bell(),
+            waiter @ (Waiter::Loop(_) | Waiter::Timed(_)) => {
+                waiter.link().and_then(|link| link.port.get().bell())
+            }
             Waiter::Stream(reader) => {
                 reader.let_in.iter().for_each(Waker::wake_by_ref);
                 if let Some(waker) = reader.thread() {

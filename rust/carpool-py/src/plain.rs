@@ -24,6 +24,7 @@ use crate::errors;
 use crate::port::{Port, Ready};
 use crate::shared;
 use crate::ticket::Ticket;
+use crate::watching;
 
 type CoreTicket = carpool_core::Ticket<PyBorder>;
 
@@ -149,7 +150,8 @@ pub(crate) fn make(
         port,
         engine: engine.to_owned().unbind(),
     };
-    let ticket = submit(Waiter::Loop(link))?;
+    let keeps_moments = engine.get().0.keeps_timings;
+    let ticket = submit(Waiter::of_awaitable(link, keeps_moments))?;
     drop(made.get().ticket.set(ticket));
     Ok(made.into_any().unbind())
 }
@@ -166,10 +168,7 @@ impl Awaitable {
     }
 
     fn link(&self) -> Option<&Link> {
-        match self.ticket.get()?.request().waiter() {
-            Waiter::Loop(link) => Some(link),
-            _ => None,
-        }
+        self.ticket.get()?.request().waiter().link()
     }
 
     /// Has its loop call the callbacks; `object` is kept alive until then.
@@ -451,6 +450,16 @@ impl Awaitable {
     #[setter(_asyncio_future_blocking)]
     fn set_blocking(&self, value: bool) {
         self.inner().blocking = value;
+    }
+
+    /// When its request went through the stations of its way, where that is kept and it has its answer.
+    #[getter]
+    fn timing(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let answered = matches!(self.inner().state, State::Value(_) | State::Error(_));
+        match self.ticket.get() {
+            Some(ticket) if answered => watching::timing(py, ticket.request()),
+            _ => Ok(py.None()),
+        }
     }
 
     /// What it was cancelled with, for asyncio.

@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) dead: Mutex<Option<Py<PyAny>>>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) watchers: Watchers,
+    /// Awaitables know when their requests went through the stations of their way.
+    pub(crate) keeps_timings: bool,
     /// Whoever submits runs the handler.
     pub(crate) inline: bool,
     pub(crate) waits: Waits,

@@ -12,7 +12,7 @@ use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::border::{PyBorder, Waiter};
+use crate::border::PyBorder;
 use crate::clock::seconds;
 use crate::shared::Shared;
 
@@ -153,31 +153,39 @@ impl Shared {
     }
 }
 
-/// Notes for futures when their requests went through the stations of their way.
+/// Notes when requests went through the stations of their way, for callers that want to know.
 pub(crate) fn note(requests: &[Handle<PyBorder>], moments: &Moments) {
     let mut noted: Option<Arc<Moments>> = None;
     for request in requests {
-        if let Waiter::Future(end) = request.waiter() {
+        if let Some(place) = request.waiter().moments() {
             let moments = noted.get_or_insert_with(|| Arc::new(*moments));
             // A request is answered once.
-            drop(end.moments.set(moments.clone()));
+            drop(place.set(moments.clone()));
         }
     }
 }
 
-/// When a request went through the stations of its way; None before it has been answered, or where it never
-/// came into a batch.
+/// When a request went through the stations of its way; None before it has been answered, where it never came
+/// into a batch, and where nobody wanted to know.
 pub(crate) fn moments<'py>(
     py: Python<'py>,
     request: &Handle<PyBorder>,
 ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-    let Waiter::Future(end) = request.waiter() else {
-        return Ok(None);
-    };
-    match end.moments.get() {
+    match request.waiter().moments().and_then(|place| place.get()) {
         None => Ok(None),
         Some(moments) => moments_of(request.terms.arrival, moments)
             .into_pyobject(py)
             .map(Some),
     }
+}
+
+/// The same as a `Timing`.
+pub(crate) fn timing(py: Python<'_>, request: &Handle<PyBorder>) -> PyResult<Py<PyAny>> {
+    let Some(moments) = moments(py, request)? else {
+        return Ok(py.None());
+    };
+    let timing_of = py
+        .import("carpool._watch.timing")?
+        .getattr(intern!(py, "timing_of"))?;
+    Ok(timing_of.call1((moments,))?.unbind())
 }

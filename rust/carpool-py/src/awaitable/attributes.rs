@@ -9,8 +9,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::methods::{add_done_callback, result};
-use super::waiting::new_ref;
+use super::waiting::{entered, new_ref};
 use super::{Awaitable, State};
+use crate::watching;
 
 /// The names that a task asks for at every wait, interned and kept for ever; null until [`intern_names`].
 static ADD_DONE_CALLBACK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
@@ -159,6 +160,25 @@ pub(super) unsafe extern "C" fn get_blocking(
             ffi::Py_True()
         } else {
             ffi::Py_False()
+        })
+    }
+}
+
+/// When its request went through the stations of its way, where that is kept and it has its answer.
+pub(super) unsafe extern "C" fn get_timing(
+    this: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: as for `done`.
+    unsafe {
+        entered(null_mut(), |py| {
+            let object = &*this.cast::<Awaitable>();
+            let answered = matches!(object.state, State::Value | State::Error);
+            let timing = match &object.ticket {
+                Some(ticket) if answered => watching::timing(py, ticket.request())?,
+                _ => py.None(),
+            };
+            Ok(timing.into_ptr())
         })
     }
 }

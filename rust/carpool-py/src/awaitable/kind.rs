@@ -13,7 +13,8 @@ use crate::guard;
 
 use super::Awaitable;
 use super::attributes::{
-    get_blocking, get_cancel_message, getattro, intern_names, note_methods, set_blocking, setattro,
+    get_blocking, get_cancel_message, get_timing, getattro, intern_names, note_methods,
+    set_blocking, setattro,
 };
 use super::memory::{clear, dealloc, finalize, traverse};
 use super::methods::{
@@ -149,6 +150,14 @@ pub(super) unsafe fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
             get: Some(get_blocking),
             set: Some(set_blocking),
             doc: c"asyncio's mark of a future that was yielded to a task.".as_ptr(),
+            closure: null_mut(),
+        },
+        ffi::PyGetSetDef {
+            name: c"timing".as_ptr(),
+            get: Some(get_timing),
+            set: None,
+            doc: c"When its request went through the stations of its way, with keep_timings=True."
+                .as_ptr(),
             closure: null_mut(),
         },
         ffi::PyGetSetDef {

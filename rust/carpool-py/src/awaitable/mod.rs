@@ -277,10 +277,7 @@ impl Awaitable {
     }
 
     fn link(&self) -> Option<&Link> {
-        match self.ticket.as_ref()?.request().waiter() {
-            Waiter::Loop(link) => Some(link),
-            _ => None,
-        }
+        self.ticket.as_ref()?.request().waiter().link()
     }
 }
 
@@ -321,7 +318,8 @@ pub(crate) fn make(
         port,
         engine: engine.to_owned().unbind(),
     };
-    let ticket = submit(Waiter::Loop(link))?;
+    let keeps_moments = engine.get().0.keeps_timings;
+    let ticket = submit(Waiter::of_awaitable(link, keeps_moments))?;
     // SAFETY: attached; `owned` keeps the object alive.
     unsafe { (*this).ticket = Some(ticket) };
     Ok(owned.unbind())
