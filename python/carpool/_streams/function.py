@@ -47,7 +47,7 @@ class _Streamed(Decorated):
     ) -> tuple[Steps, Turns | None]:
         if self._is_method:
             bound, args = self._of_instance(args)
-            return bound._in_turns(args, kwargs, blocks=blocks)
+            return bound._in_turns(args, kwargs, blocks=blocks)  # type: ignore[no-any-return]
         item = self._bind(*args, **kwargs)
         engine = self._open()
         # Both at once, so that nobody else's request is in the batch.
