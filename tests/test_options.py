@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from carpool import Batcher, batched
+from carpool._options import Options
 
 
 def plain(items: list[Any]) -> list[Any]:
@@ -216,3 +218,9 @@ def test_a_method_without_items_is_refused() -> None:
     # `self` might have been the items of a plain function; an instance makes it clear.
     with pytest.raises(TypeError):
         Empty().only_self()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guides/which-option.md"])
+def test_every_option_is_told_of(page: str) -> None:
+    text = (Path(__file__).resolve().parent.parent / page).read_text()
+    assert [name for name in Options.__dataclass_fields__ if f"`{name}" not in text] == []
