@@ -620,6 +620,47 @@ def test_a_loop_of_ones_own_stays_as_it_is() -> None:
         batcher.close()
 
 
+def test_futures_of_coroutine_handlers_run_on_the_loop_of_their_caller_or_on_one_of_their_own(
+    run: Callable[..., Any],
+) -> None:
+    async def handler(items: list[Any]) -> list[Any]:
+        await asyncio.sleep(0)
+        return [KeyError("no") if item is None else threading.get_ident() for item in items]
+
+    here = threading.get_ident()
+
+    async def main() -> None:
+        with inline():
+            for executor in ("loop", "thread"):
+                f: Any = batched(handler, executor=executor)  # type: ignore[call-overload]
+                assert await f.submit(1) == here
+                assert {await one for one in [f.submit(item) for item in range(5)]} == {here}
+
+    run(main())
+    with inline():
+        f: Any = batched(handler, executor="thread")
+        done = f.submit(1)
+        assert done.done()
+        assert done.result() == here
+        assert done.timing is not None
+        with pytest.raises(KeyError, match="no"):
+            f.submit(None).result(LIMIT)
+        assert identity(f.stats)
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            batched(handler).submit(1)
+
+
+def test_an_asynchronous_stream_that_threads_read_stays_with_its_worker() -> None:
+    @batched(executor="thread")
+    async def f(items: list[int]) -> Any:
+        yield items
+        yield items
+
+    with inline():
+        assert list(f.submit(3)) == [3, 3]
+    f.close()
+
+
 class Turns:
     """A streaming handler that notes where it runs, and how far it has come."""
 

@@ -104,13 +104,18 @@ class Decorated(Call, Lifecycle):
         item = self._bind(*args, **kwargs)
         if self._plan.executor == "caller":
             self._station.start()
-        future: Future[Any] = Future()
         engine = self._open()
+        if engine.inline and self._plan.is_async and not _in_a_loop():
+            return self._submit_on_a_loop(engine, item)
+        return self._submit_to(engine, item)
+
+    def _submit_to(self, engine: Engine, item: Any) -> Future[Any]:
+        future: Future[Any] = Future()
         if self._asks is None:
             future._ticket = engine.submit(self, item, future)
         else:
             future._ticket = engine.submit(self, item, future, asks=self._asks)
-        if engine.inline:
+        if engine.inline and not self._plan.is_async:
             self._run_here()
         return future
 
@@ -241,6 +246,21 @@ class Decorated(Call, Lifecycle):
         elif not binding.simple:
             bind = binding.of_one
         return Lot(self.name, self._plan.options, self._open, self, self._asks, bind)
+
+    def _submit_on_a_loop(self, engine: Engine, item: Any) -> Future[Any]:
+        """In the inline mode: runs an `async def` handler here, on a loop for this call."""
+        if self._plan.executor == "loop":
+            # As ever: refused, for want of a loop of the caller's.
+            return self._submit_to(engine, item)
+
+        async def go() -> Future[Any]:
+            future = self._submit_to(engine, item)
+            await asyncio.gather(asyncio.wrap_future(future), return_exceptions=True)
+            return future
+
+        import asyncio
+
+        return asyncio.run(go())
 
     # ------------------------------------------------------------------- what the core calls
 
@@ -434,6 +454,17 @@ class AsyncBatchedFunction(Decorated, Maps[Any, R_co], Generic[P, R_co]):
             /,
             **how: Unpack[MapOptions],
         ) -> AsyncGenerator[R_co, None]: ...
+
+
+def _in_a_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _stands_at(module: str, path: str) -> Any:

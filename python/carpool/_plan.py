@@ -147,7 +147,10 @@ class Plan:
             devices = len(self.options.devices)
             slots = devices * self.options.depth
             return Station(self.options, self.label, self.executor, slots, threads=devices)
-        inline: Executor = "loop" if self.is_async else "caller"
+        inline: Executor | None = "loop" if self.is_async else "caller"
+        if self.streams and self.is_async and self.executor != "loop":
+            # Threads read it, and have no loop that could run it.
+            inline = None
         return Station(self.options, self.label, self.executor, slots, inline=inline)
 
     def handler(self, station: Station) -> Handler:
