@@ -197,6 +197,19 @@ def test_a_full_batch_leaves_at_once_and_none_is_larger() -> None:
     assert sizes == [4, 4, 4]
 
 
+def test_what_came_while_a_batch_ran_leaves_together(gate: Gate) -> None:
+    held = batched.dynamically(batch_size=32, timeout_ms=0)(lambda items: gate.run(items))
+    calls = [in_thread(held, "first")]
+    gate.entered()
+    for n in range(1, 9):
+        calls.append(in_thread(held, n))
+        until(lambda n=n: held.stats.queue_size == n)
+    gate.open()
+    for call in calls:
+        call.result(20)
+    assert gate.batches == [["first"], list(range(1, 9))]
+
+
 def test_a_lone_item_leaves_after_the_timeout() -> None:
     echo = batched.dynamically(batch_size=4, timeout_ms=1)(lambda items: items)
     assert echo(7) == 7
@@ -439,6 +452,18 @@ def test_each_caller_has_an_exception_of_its_own() -> None:
     assert [type(error) for error in errors] == [KeyError, KeyError]
     assert len({id(error) for error in [*errors, original]}) == 3
     assert all(error is not None and error.__cause__ is original for error in errors)
+
+
+def test_an_exception_among_the_rows_is_raised_for_its_item_alone() -> None:
+    def halves(items: list[Any]) -> list[Any]:
+        return [item / 2 if item else ValueError("nothing") for item in items]
+
+    halved = batched.dynamically(halves, 2, NEVER_MS)
+    calls = [in_thread(halved, n) for n in (0, 8)]
+    assert isinstance(calls[0].exception(20), ValueError)
+    assert calls[1].result(20) == 4.0
+    with pytest.raises(ValueError, match="nothing"):
+        halved([2, 0])
 
 
 def test_an_error_in_a_list_fails_the_call_and_gives_up_the_rest(gate: Gate) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import pytest
@@ -61,6 +62,82 @@ def test_both_kinds_of_handlers(run: Callable[..., Any], kind: str) -> None:
         assert made.stats.total_processed == 56
 
     run(main())
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_loops_on_several_threads_share_a_processor(run: Callable[..., Any], kind: str) -> None:
+    class Model:
+        async def triple(self, items: list[int]) -> list[int]:
+            await asyncio.sleep(0)
+            return [item * 3 for item in items]
+
+        def plain(self, items: list[int]) -> list[int]:
+            return [item * 3 for item in items]
+
+    made = aio.dynamically(batch_size=16, timeout_ms=1, priority_strategy=PriorityStrategy.PRIORITY)
+    function: Any = Model().triple if kind == "async def" else Model().plain
+    tripled: Any = made(function)
+
+    async def main(start: int) -> list[Any]:
+        numbers = list(range(start, start + 60))
+        one_by_one = asyncio.gather(*map(tripled, numbers))
+        return [await one_by_one, *await asyncio.gather(tripled(numbers), tripled(numbers[:3]))]
+
+    with ThreadPoolExecutor(4) as threads:
+        loops = [threads.submit(run, main(1000 * n)) for n in range(4)]
+        for n, loop in enumerate(loops):
+            expected = [3 * i for i in range(1000 * n, 1000 * n + 60)]
+            assert loop.result(30) == [expected, expected, expected[:3]]
+    assert tripled.stats.total_processed == 4 * 123
+
+
+def test_what_came_while_a_batch_ran_leaves_together(run: Callable[..., Any], gate: Gate) -> None:
+    held = aio.dynamically(batch_size=32, timeout_ms=0)(gate.ahandler)
+
+    async def main() -> None:
+        calls = [asyncio.create_task(held("first"))]
+        await gate.aentered()
+        calls += [asyncio.create_task(held(n)) for n in range(8)]
+        await auntil(lambda: held.stats.queue_size == 8)
+        gate.open()
+        await asyncio.gather(*calls)
+
+    run(main())
+    assert gate.batches == [["first"], list(range(8))]
+
+
+def test_an_exception_among_the_rows_is_raised_for_its_item_alone(run: Callable[..., Any]) -> None:
+    @aio.dynamically(batch_size=2, timeout_ms=NEVER_MS)
+    async def halved(items: list[Any]) -> list[Any]:
+        return [item / 2 if item else ValueError("nothing") for item in items]
+
+    async def main() -> None:
+        bad, good = await asyncio.gather(halved(0), halved(8), return_exceptions=True)
+        assert isinstance(bad, ValueError)
+        assert good == 4.0
+
+    run(main())
+
+
+def test_a_cancelled_call_never_reaches_the_handler(run: Callable[..., Any], gate: Gate) -> None:
+    held = aio.dynamically(batch_size=1, timeout_ms=0)(gate.ahandler)
+
+    async def main() -> None:
+        first = asyncio.create_task(held(0))
+        await gate.aentered()
+        gone = [asyncio.create_task(held(1)), asyncio.create_task(held([2, 3]))]
+        await auntil(lambda: held.stats.queue_size == 3)
+        for call in gone:
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        await auntil(lambda: held.stats.queue_size == 0)
+        gate.open()
+        assert await first == ("answer", 0)
+        assert await held(4) == ("answer", 4)
+
+    run(main())
+    assert gate.items == [0, 4]
 
 
 def test_bare(run: Callable[..., Any]) -> None:

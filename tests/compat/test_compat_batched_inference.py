@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 import carpool
 from carpool.compat.batched import aio, inference
-from gates import in_thread
+from carpool.compat.batched.types import AsyncCache, CacheStats, PriorityStrategy
+from gates import Gate, auntil, in_thread, until
 
 np = pytest.importorskip("numpy")
 
@@ -269,6 +271,118 @@ def test_from_coroutines(run: Callable[..., Any], lib: Any) -> None:
             await model.acall(x=array(lib, [[1.0]]))
 
     run(main())
+
+
+def test_threads_and_loops_share_a_model(run: Callable[..., Any], lib: Any) -> None:
+    @inference.dynamically(batch_size=16, timeout_ms=1)
+    def total(features: dict[str, Any]) -> Any:
+        return features["x"].sum(1)
+
+    @aio.inference.dynamically(batch_size=16, timeout_ms=1)
+    async def atotal(features: dict[str, Any]) -> Any:
+        await asyncio.sleep(0)
+        return features["x"].sum(1)
+
+    def rows(n: int) -> dict[str, Any]:
+        return {"x": array(lib, [[float(n)] * (n % 7 + 1)] * 3)}
+
+    def of(answers: list[Any]) -> list[Any]:
+        return [answer.tolist() for answer in answers]
+
+    async def main() -> list[Any]:
+        one = of(await asyncio.gather(*(total.acall(rows(n)) for n in range(20))))
+        return one + of(await asyncio.gather(*(atotal(rows(n)) for n in range(20))))
+
+    expected = [[n * (n % 7 + 1.0)] * 3 for n in range(20)]
+    with ThreadPoolExecutor(6) as threads:
+        loops = [threads.submit(run, main()) for _ in range(3)]
+        calls = [threads.submit(total, rows(n)) for n in range(20)]
+        assert of([call.result(30) for call in calls]) == expected
+        for loop in loops:
+            assert loop.result(30) == expected * 2
+
+
+@pytest.mark.parametrize("flavour", ["thread", "aio"])
+def test_no_batch_has_more_rows_than_batch_size(run: Callable[..., Any], flavour: str) -> None:
+    seen = Seen()
+    door: Any = aio.inference if flavour == "aio" else inference
+    model = door.dynamically(batch_size=4, timeout_ms=1)(seen)
+    x = np.arange(20.0).reshape(10, 2)
+
+    async def main() -> None:
+        call = model(x=x) if flavour == "aio" else model.acall(x=x)
+        assert (await call).tolist() == x.tolist()
+
+    run(main())
+    assert [len(batch["x"]) for batch in seen.batches] == [4, 4, 2]
+
+
+def test_small_calls_pass_large_ones(gate: Gate) -> None:
+    @inference.dynamically(batch_size=1, timeout_ms=0, small_batch_threshold=1)
+    def held(features: dict[str, Any]) -> Any:
+        gate.run(features["x"].tolist())
+        return features["x"]
+
+    calls = [in_thread(held, {"x": np.zeros(1)})]
+    gate.entered()
+    calls.append(in_thread(held, {"x": np.array([1.0, 2.0])}))
+    until(lambda: held.stats.queue_size == 2)
+    calls.append(in_thread(held, {"x": np.array([3.0])}))
+    until(lambda: held.stats.queue_size == 3)
+    gate.open()
+    for call in calls:
+        call.result(20)
+    assert gate.items == [0.0, 3.0, 1.0, 2.0]
+
+
+def test_the_longest_rows_of_a_large_call_go_first(run: Callable[..., Any], lib: Any) -> None:
+    seen = Seen("n")
+    model = aio.inference.dynamically(
+        batch_size=2,
+        timeout_ms=1,
+        small_batch_threshold=1,
+        priority_strategy=PriorityStrategy.LENGTH,
+    )(seen)
+
+    async def main() -> None:
+        lengths = [1, 4, 2, 3]
+        out = await model(
+            x=[array(lib, [1.0] * n) for n in lengths], n=array(lib, lengths, "int64")
+        )
+        assert out.tolist() == lengths
+
+    run(main())
+    assert [batch["n"].tolist() for batch in seen.batches] == [[4, 3], [2, 1]]
+
+
+def test_a_cache_of_rows(run: Callable[..., Any], lib: Any) -> None:
+    class Cache(AsyncCache[Any, Any]):
+        def __init__(self) -> None:
+            self.kept: dict[Any, Any] = {}
+
+        async def get(self, key: Any) -> Any:
+            return self.kept.get(tuple(key["x"].tolist()))
+
+        async def set(self, key: Any, value: Any) -> None:
+            self.kept[tuple(key["x"].tolist())] = value
+
+        async def clear(self) -> None:
+            self.kept.clear()
+
+        def stats(self) -> CacheStats:
+            return CacheStats(gets=7)
+
+    cache, seen = Cache(), Seen()
+    model = aio.inference.dynamically(cache=cache, timeout_ms=1)(seen)
+
+    async def main() -> None:
+        assert (await model(x=array(lib, [[1.0], [2.0]]))).tolist() == [[1.0], [2.0]]
+        await auntil(lambda: len(cache.kept) == 2)
+        assert (await model(x=array(lib, [[3.0], [1.0]]))).tolist() == [[3.0], [1.0]]
+        assert model.stats.cache_stats == CacheStats(gets=7)
+
+    run(main())
+    assert [batch["x"].tolist() for batch in seen.batches] == [[[1.0], [2.0]], [[3.0]]]
 
 
 def test_max_batch_length_counts_the_length_of_rows(run: Callable[..., Any], lib: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
+import carpool
 from carpool.compat import ray_serve
 from carpool.compat.ray_serve import RayServeException, batch
 from gates import Gate, auntil, run_script
@@ -93,6 +94,8 @@ def test_only_async_functions(called: bool) -> None:
             TypeError,
             "max_concurrent_batches must be an integer >= 1",
         ),
+        ({"max_batch_size": True}, TypeError, "max_batch_size must be integer >= 1, got True"),
+        ({"max_concurrent_batches": 1.0}, TypeError, "max_concurrent_batches must be an integer"),
         ({"batch_size_fn": 3}, TypeError, "batch_size_fn must be a callable or None"),
     ],
 )
@@ -117,9 +120,12 @@ def test_defaults() -> None:
 # ---------------------------------------------------------------------------- when a batch leaves
 
 
-def test_one_request(run: Callable[..., Any]) -> None:
+def test_one_request(run: Callable[..., Any], gate: Gate) -> None:
+    gate.open()
+
     async def main() -> None:
         assert await doubled(21) == 42
+        assert await batch(gate.ahandler)(1) == ("answer", 1)
         assert await Model(3).times(4) == 12
         assert await asyncio.create_task(doubled(2)) == 4
 
@@ -379,9 +385,24 @@ def test_every_caller_is_told(run: Callable[..., Any], error: BaseException) -> 
         raise error
 
     async def main() -> None:
-        outcomes = await asyncio.gather(failing(1), failing(2), return_exceptions=True)
-        assert all(isinstance(outcome, Exception) for outcome in outcomes)
-        assert outcomes[0] is not outcomes[1]
+        outcomes: list[Any] = await asyncio.gather(failing(1), failing(2), return_exceptions=True)
+        expected = type(error) if isinstance(error, Exception) else carpool.HandlerError
+        assert [type(outcome) for outcome in outcomes] == [expected] * 2
+        assert len({id(one) for one in [*outcomes, error]}) == 3
+        assert all(outcome.__cause__ is error for outcome in outcomes)
+
+    run(main())
+
+
+def test_an_exception_among_the_results_is_its_caller_s_alone(run: Callable[..., Any]) -> None:
+    @batch(max_batch_size=2, batch_wait_timeout_s=NEVER_S)
+    async def halved(items: list[Any]) -> list[Any]:
+        return [item / 2 if item else ValueError("nothing") for item in items]
+
+    async def main() -> None:
+        bad, good = await asyncio.gather(halved(0), halved(8), return_exceptions=True)
+        assert isinstance(bad, ValueError)
+        assert good == 4.0
 
     run(main())
 
@@ -521,6 +542,31 @@ def test_setters(run: Callable[..., Any], use_class: bool) -> None:
 
     run(main())
     assert sizes == [2, 3, 1, 1]
+
+
+def test_setters_reach_all_instances(run: Callable[..., Any]) -> None:
+    sizes: list[int] = []
+
+    class Some:
+        @batch(max_batch_size=2, batch_wait_timeout_s=NEVER_S)
+        async def method(self, items: list[int]) -> list[int]:
+            sizes.append(len(items))
+            return items
+
+    async def main() -> None:
+        one, two = Some(), Some()
+        await asyncio.gather(*(some.method(n) for some in (one, two) for n in range(2)))
+        through_instance: Any = one.method
+        through_class: Any = Some.method
+        other: Any = two.method
+        through_instance.set_max_batch_size(3)
+        assert other._get_max_batch_size() == through_class._get_max_batch_size() == 3
+        await asyncio.gather(*(some.method(n) for some in (one, two) for n in range(3)))
+        through_class.set_max_batch_size(1)
+        await asyncio.gather(one.method(1), two.method(2), Some().method(3))
+
+    run(main())
+    assert sizes == [2, 2, 3, 3, 1, 1, 1]
 
 
 def test_a_batch_that_is_gathered_keeps_its_settings(run: Callable[..., Any]) -> None:

@@ -173,6 +173,26 @@ def test_a_sentinel_ends_one_caller_at_once(run: Callable[..., Any], stop: type)
     assert ended == [0, 1, 2]
 
 
+def test_a_step_arrives_before_the_next_is_made(run: Callable[..., Any]) -> None:
+    told: list[Any] = []
+
+    @batch(max_batch_size=2, batch_wait_timeout_s=NEVER_S)
+    async def never_waits(items: list[int]) -> AsyncIterator[list[int]]:
+        for step in range(3):
+            told.append(("made", step))
+            yield [step] * len(items)
+
+    async def read(stream: AsyncIterator[int]) -> None:
+        async for step in stream:
+            told.append(("read", step))
+
+    async def main() -> None:
+        await asyncio.gather(read(never_waits(1)), read(never_waits(2)))
+
+    run(main())
+    assert told == [(what, n) for n in range(3) for what in ("made", "read", "read")]
+
+
 def test_values_that_compare_by_element(run: Callable[..., Any]) -> None:
     np = pytest.importorskip("numpy")
 
@@ -229,11 +249,14 @@ def test_an_error_before_the_first_step(run: Callable[..., Any]) -> None:
 def test_a_cancelled_reader_that_waits_for_its_batch(run: Callable[..., Any]) -> None:
     async def main() -> None:
         count = counting(3)
-        lonely = asyncio.create_task(all_of(count(1, 2)))
+        lonely = asyncio.create_task(count(1, 2).__anext__())
         await auntil(lambda: count._free.stats.pending == 1)
         lonely.cancel()
         with pytest.raises(asyncio.CancelledError):
             await lonely
+        await auntil(lambda: count._free.stats.pending == 0)
+        left = count(1, 2)
+        await left.aclose()
         await auntil(lambda: count._free.stats.pending == 0)
         both = await asyncio.gather(all_of(count(1, 2)), all_of(count(3, 4)))
         assert [len(steps) for steps in both] == [3, 3]

@@ -29,7 +29,9 @@ async def steps_of(generator: Any, count: int) -> AsyncIterator[list[Any]]:
             check_rows(results, count)
             # Not compared by value: arrays would answer with arrays.
             yield [STOP if any(row is stop for stop in STOPS) else row for row in results]
-            # A handler that never waits must not keep its callers from reading.
+            # A handler that never waits must not keep its callers from reading: one turn of the loop tells them, in
+            # the next they read.
+            await asyncio.sleep(0)
             await asyncio.sleep(0)
 
 

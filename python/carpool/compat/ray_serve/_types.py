@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Function(Setters, Protocol[T_contra, R_co]):
 class Steps(Setters, Protocol[T_contra, R_co]):
     """A batched async generator function of one parameter; more are unchecked."""
 
-    def __call__(self, item: T_contra, /) -> AsyncIterator[R_co]: ...
+    def __call__(self, item: T_contra, /) -> AsyncGenerator[R_co, None]: ...
 
 
 class Method(Protocol[S_contra, R_co]):
