@@ -185,7 +185,10 @@ def test_killed_at_random_moments(here: Path, suffix: str, most: int) -> None:
     command += ["-i", "in.jsonl", "-o", out.name, "--max-batch-size", "4"]
 
     def size() -> int:
-        return grows.stat().st_size if grows.exists() else 0
+        try:
+            return grows.stat().st_size
+        except FileNotFoundError:  # not made yet, or made into the Parquet file just now
+            return 0
 
     kills = 0
     while True:
