@@ -75,6 +75,23 @@ def kinds() -> dict[str, Callable[[Any], Any]]:
     return {**found, "torch": torch.from_numpy}
 
 
+def apart(items: list[Any], seconds: float) -> tuple[float, float]:
+    """Rows of one shape: microseconds of a batch in one go, and of its rows each in a call of its own.
+
+    The second is the least that rows would cost which their callers write into an open batch themselves, when
+    they submit; the first is what a batch would save by that when it leaves.
+    """
+    stack = Stack()
+    stack.collate(items)
+
+    def one_by_one() -> None:
+        for item in items:
+            stack.collate([item])
+
+    whole, rows = best(lambda: stack.collate(items), one_by_one, seconds)
+    return whole * 1e6, rows * 1e6
+
+
 def main(seconds: float = 1.0) -> None:
     print(f"{'workload':<12} {'items':<6} {'us':>8} {'copies':>7} {'target':>7}")
     for name, kind in kinds().items():
@@ -96,6 +113,12 @@ def main(seconds: float = 1.0) -> None:
         for label, (collator, items) in small.items():
             micros, _ = copies(collator, items, seconds / 4)
             print(f"{label:<12} {name:<6} {micros:8.2f} {'':>7} {SMALL_US:>5.0f} us")
+        for label, items in (
+            ("32 rows", [kind(np.arange(256)) for _ in range(32)]),
+            ("64 images", images(kind)),
+        ):
+            whole, rows = apart(items, seconds)
+            print(f"{label:<12} {name:<6} {whole:8.1f} in one go, {rows:.1f} row by row")
 
 
 if __name__ == "__main__":

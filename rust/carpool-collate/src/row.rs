@@ -62,6 +62,31 @@ impl Row {
         true
     }
 
+    /// The same of strides that are counted in numbers of so many bytes.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new), with `stride * size` in place of `stride`.
+    #[inline]
+    pub unsafe fn push_steps(
+        rows: &mut Vec<Self>,
+        data: *const u8,
+        shape: &[usize],
+        steps: &[isize],
+        size: isize,
+    ) -> bool {
+        // SAFETY: as promised to us.
+        if !unsafe { Self::push(rows, data, shape, steps) } {
+            return false;
+        }
+        if let Some(row) = rows.last_mut() {
+            for stride in &mut row.strides[..shape.len()] {
+                *stride = stride.wrapping_mul(size);
+            }
+        }
+        true
+    }
+
     /// How many numbers there are along each axis.
     pub fn shape(&self) -> &[usize] {
         &self.shape[..self.rank]

@@ -36,8 +36,9 @@ use self::tree::Tree;
 use crate::current;
 use crate::guard::Inside;
 
-/// From so many bytes on the interpreter is let go while they are copied.
-const WORTH_WHILE: usize = 128 * 1024;
+/// From so many bytes on the interpreter is let go while they are copied: some microseconds, which is what another
+/// thread needs to take it up.
+const WORTH_WHILE: usize = 256 * 1024;
 
 /// The most kinds of items that are remembered.
 const KINDS: usize = 8;

@@ -110,6 +110,9 @@ impl Torch {
     }
 
     fn find(torch: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if size_of::<usize>() != size_of::<i64>() {
+            return Err(PyImportError::new_err("lengths are read as they lie there"));
+        }
         let tensor = torch.getattr("Tensor")?;
         let capsule = tensor.getattr("__dlpack_c_exchange_api__")?;
         let name = c"dlpack_exchange_api";
@@ -173,26 +176,31 @@ impl Torch {
         {
             return None;
         }
-        let (mut shape, mut strides) = ([0; MAX_RANK], [0; MAX_RANK]);
-        for axis in 0..rank {
-            // SAFETY: there is a place for each axis.
-            let (length, step) = unsafe { (*read.shape.add(axis), *read.strides.add(axis)) };
-            shape[axis] = usize::try_from(length).ok()?;
-            strides[axis] = isize::try_from(step).ok()? * isize::from(size);
-        }
+        let (shape, steps): (&[usize], &[isize]) = if rank == 0 {
+            (&[], &[])
+        } else {
+            // SAFETY: there is a place for each axis, of 64 bits as here, which the tensor keeps; no length is negative.
+            unsafe {
+                (
+                    std::slice::from_raw_parts(read.shape.cast::<usize>(), rank),
+                    std::slice::from_raw_parts(read.strides.cast::<isize>(), rank),
+                )
+            }
+        };
         // And imaginary parts of such views are to be negated. Their neighbours lie two numbers apart.
-        let inner = (0..rank).rev().find(|&axis| shape[axis] != 1);
-        let apart = inner.is_none_or(|axis| strides[axis] != isize::from(size));
-        if apart && !matches!(read.dtype.code, INT | UINT | BOOL) {
-            let negated = self.is_neg.bind(object.py()).call1((object,));
-            if !negated.is_ok_and(|negated| negated.is(PyBool::new(object.py(), false))) {
-                return None;
+        if !matches!(read.dtype.code, INT | UINT | BOOL) {
+            let inner = (0..rank).rev().find(|&axis| shape[axis] != 1);
+            if inner.is_none_or(|axis| steps[axis] != 1) {
+                let negated = self.is_neg.bind(object.py()).call1((object,));
+                if !negated.is_ok_and(|negated| negated.is(PyBool::new(object.py(), false))) {
+                    return None;
+                }
             }
         }
         let data: *const u8 = read.data.cast_const().cast();
         let data = data.wrapping_add(usize::try_from(read.offset).ok()?);
         // SAFETY: the tensor's memory has a number at every index. It is kept alive by whoever keeps the object.
-        let appended = unsafe { Row::push(rows, data, &shape[..rank], &strides[..rank]) };
+        let appended = unsafe { Row::push_steps(rows, data, shape, steps, size.into()) };
         appended.then_some(Number {
             kind: read.dtype.code,
             size,

@@ -1,5 +1,7 @@
 //! The nesting of items: leaves taken out, batches put in their places.
 
+use std::ptr::null_mut;
+
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
@@ -65,13 +67,18 @@ impl Tree {
                 let Ok(dict) = item.cast_exact::<PyDict>() else {
                     return false;
                 };
-                dict.len() == children.len()
-                    && children
-                        .iter()
-                        .all(|(key, child)| match dict.get_item(key.bind(py)) {
-                            Ok(Some(value)) => child.take(value, leaves),
-                            _ => false,
-                        })
+                if dict.len() != children.len() {
+                    return false;
+                }
+                let mut entries = Entries::of(dict);
+                children.iter().all(|(key, child)| {
+                    // Most dicts have the very keys of the first, in its order; where one has not, they are looked up.
+                    let value = match entries.next(key) {
+                        Some(value) => Some(value),
+                        None => dict.get_item(key.bind(py)).ok().flatten(),
+                    };
+                    value.is_some_and(|value| child.take(value, leaves))
+                })
             }
             Self::Tuple(children) => {
                 item.cast_exact::<PyTuple>().is_ok() && take_tuple(children, &item, leaves)
@@ -153,6 +160,37 @@ impl Tree {
                     .iter()
                     .try_for_each(|(_, child)| child.traverse(visit))
             }
+        }
+    }
+}
+
+/// The entries of a dict in order, without looking up one.
+struct Entries<'a, 'py> {
+    dict: &'a Bound<'py, PyDict>,
+    place: ffi::Py_ssize_t,
+}
+
+impl<'a, 'py> Entries<'a, 'py> {
+    fn of(dict: &'a Bound<'py, PyDict>) -> Self {
+        Self { dict, place: 0 }
+    }
+
+    /// The value of the next entry; `None` where its key is not this very object.
+    fn next(&mut self, key: &Py<PyAny>) -> Option<Bound<'py, PyAny>> {
+        let (mut own, mut value) = (null_mut(), null_mut());
+        // SAFETY: attached; a dict, which is alive. No place that it gives is out of range, whatever has become of the
+        // dict since; what it finds is borrowed from it, and becomes ours before anything else runs.
+        unsafe {
+            let found = ffi::PyDict_Next(
+                self.dict.as_ptr(),
+                &raw mut self.place,
+                &raw mut own,
+                &raw mut value,
+            );
+            if found == 0 || own != key.as_ptr() {
+                return None;
+            }
+            Some(Bound::from_borrowed_ptr(self.dict.py(), value))
         }
     }
 }
