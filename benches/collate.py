@@ -117,8 +117,8 @@ def main(seconds: float = 1.0) -> None:
             ("32 rows", [kind(np.arange(256)) for _ in range(32)]),
             ("64 images", images(kind)),
         ):
-            whole, rows = apart(items, seconds)
-            print(f"{label:<12} {name:<6} {whole:8.1f} in one go, {rows:.1f} row by row")
+            whole, single = apart(items, seconds)
+            print(f"{label:<12} {name:<6} {whole:8.1f} in one go, {single:.1f} row by row")
 
 
 if __name__ == "__main__":

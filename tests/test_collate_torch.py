@@ -67,6 +67,40 @@ def test_tensors_in_tensors_out() -> None:
     assert rows[0]["x"].untyped_storage().nbytes() == 8
 
 
+class Offers:
+    """Another library's array, known by DLPack alone."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __dlpack__(self, **asked: Any) -> Any:
+        return self.held.__dlpack__(**asked)
+
+    def __dlpack_device__(self) -> Any:
+        return self.held.__dlpack_device__()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float32], ids=str)
+def test_what_offers_numbers_that_numpy_has_not_becomes_a_tensor(dtype: Any) -> None:
+    rows = [torch.tensor([1, 0.5]).to(dtype), torch.tensor([0, 2]).to(dtype)]
+    for _ in range(3):
+        made = Stack().collate([Offers(row) for row in rows])
+        if dtype is torch.float32:
+            assert made.dtype == np.float32
+            made = torch.from_numpy(made)
+        assert made.dtype == dtype
+        assert bits(made) == bits(rows[0]) + bits(rows[1])
+
+
+def test_what_nobody_can_read_says_so() -> None:
+    class Refuses(Offers):
+        def __dlpack__(self, **asked: Any) -> Any:
+            raise BufferError("not today")
+
+    found = misfits(Stack(), [np.ones(1), Refuses(np.ones(1)), np.ones(1)])
+    assert found == {1: "the item: a Refuses cannot be read through DLPack: not today"}
+
+
 def test_kinds_do_not_mix() -> None:
     found = misfits(Stack(), [torch.ones(2), np.ones(2, "float32"), torch.ones(2)])
     assert list(found) == [1]

@@ -6,7 +6,7 @@
 | torch tensor, on any device | the tensor |
 | bool, int, float, complex | an array of rank 0: bool, int64, float64, complex128 |
 | list of numbers, nested evenly | an array of one of these dtypes; an empty one is of any dtype |
-| anything with DLPack | an array; a tensor where it is not in main memory |
+| anything with DLPack | an array; a tensor where it is not in main memory, or of numbers that only torch has |
 | anything with the buffer protocol | an array |
 """
 
@@ -20,6 +20,10 @@ __all__ = ["ANY", "Leaf", "Unfit", "read"]
 
 #: The dtype of an empty list.
 ANY: Any = None
+
+
+#: How libraries refuse what comes through DLPack.
+_REFUSALS = (BufferError, RuntimeError, TypeError, ValueError)
 
 
 class Unfit(Exception):
@@ -86,14 +90,20 @@ def _tensor(tensors: Any, value: Any) -> Leaf:
 
 
 def _dlpack(np: Any, value: Any) -> Leaf:
-    on_cpu = value.__dlpack_device__()[0] == 1
-    try:
-        if on_cpu:
+    refused: Exception | None = None
+    if value.__dlpack_device__()[0] == 1:
+        try:
             return _array(np, np.from_dlpack(value))
-        tensors = torch()
-        return _tensor(tensors, tensors.from_dlpack(value))
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise Unfit(f"a {type(value).__name__} cannot be read through DLPack: {error}") from error
+        except _REFUSALS as error:
+            refused = error
+    # Also of numbers that numpy has not: bfloat16, and those of 8 bits.
+    tensors = torch() if refused is None else loaded_torch()
+    if tensors is not None:
+        try:
+            return _tensor(tensors, tensors.from_dlpack(value))
+        except _REFUSALS as error:
+            refused = refused or error
+    raise Unfit(f"a {type(value).__name__} cannot be read through DLPack: {refused}") from refused
 
 
 _DTYPES = {bool: "bool", int: "int64", float: "float64", complex: "complex128"}
