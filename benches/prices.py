@@ -63,6 +63,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "`on_request`, none in the sample": {"on_request": hear, "sample_rate": 1e-12},
     "`on_request`, `sample_rate=0.01`": {"on_request": hear, "sample_rate": 0.01},
     "`on_request`, every request": {"on_request": hear},
+    "`keep_timings`": {"keep_timings": True},
     "`keep_contexts`": {"keep_contexts": True},
 }
 PRIORITY = "`priority` of the call"
@@ -146,7 +147,7 @@ def main() -> int:
             print(f"{figures[name]:10.0f}  {name}", file=sys.stderr, flush=True)
     print(table(figures))
     if asked.markdown:
-        document.put(asked.markdown, {"options": table(figures)})
+        document.put(asked.markdown, {"prices": table(figures)})
     return 0
 
 
