@@ -705,13 +705,56 @@ def test_its_error_is_ray_s_too(run: Callable[..., Any], ray: Any) -> None:
 def test_the_rest_is_ray_s(monkeypatch: pytest.MonkeyPatch) -> None:
     package, rest = types.ModuleType("ray"), types.ModuleType("ray.serve")
     vars(package)["serve"] = rest
-    vars(rest)["deployment"] = deployment = object()
+    vars(rest)["start"] = start = object()
     monkeypatch.setitem(sys.modules, "ray", package)
     assert serve.batch is batch
-    assert serve.deployment is deployment
+    assert serve.start is start
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(AttributeError, match=r"ray_serve\.run is Ray's own"):
         _ = serve.run
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_deployments_of_functions_are_plain_functions(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, called: bool
+) -> None:
+    package, rest = types.ModuleType("ray"), types.ModuleType("ray.serve")
+
+    def deployment(_func_or_class: Any = None, **options: Any) -> Any:
+        if _func_or_class is None:
+            return lambda given: (given, options)
+        return _func_or_class, options
+
+    vars(package)["serve"], vars(rest)["deployment"] = rest, deployment
+    monkeypatch.setitem(sys.modules, "ray", package)
+    decorate = serve.deployment(num_replicas=2) if called else serve.deployment
+
+    @batch(max_batch_size=2, batch_wait_timeout_s=NEVER_S)
+    async def plus_one(items: list[int]) -> list[int]:
+        return [item + 1 for item in items]
+
+    @batch(max_batch_size=1)
+    async def steps(items: list[int]) -> Any:
+        yield items
+
+    given, options = decorate(plus_one)
+    assert inspect.isfunction(given)
+    assert inspect.iscoroutinefunction(given)
+    assert given.__name__ == "plus_one"
+    assert options == ({"num_replicas": 2} if called else {})
+    streamed, _ = decorate(steps)
+    assert inspect.isfunction(streamed)
+    assert decorate(Model)[0] is Model
+    again = pickle.loads(cloudpickle.dumps(given))
+
+    async def main() -> None:
+        given.set_max_batch_size(1)
+        assert await given(1) == 2
+        assert await asyncio.gather(again(2), again(3)) == [3, 4]
+        assert inspect.isasyncgen(streamed(1))
+        assert [step async for step in streamed(1)] == [1]
+
+    run(main())
 
 
 def test_looking_the_module_over_imports_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -731,7 +774,7 @@ def test_looking_the_module_over_imports_no_ray(monkeypatch: pytest.MonkeyPatch)
 def test_inside_a_deployment() -> None:
     pytest.importorskip("ray.serve")
 
-    @serve.deployment
+    @serve.deployment(ray_actor_options={"num_cpus": 0.1})
     class Deployment:
         def __init__(self) -> None:
             self.batches: list[Any] = []
@@ -768,8 +811,16 @@ def test_inside_a_deployment() -> None:
         def seen(self) -> list[Any]:
             return self.batches
 
+    @serve.deployment(ray_actor_options={"num_cpus": 0.1})
+    @serve.batch(max_batch_size=3, batch_wait_timeout_s=0.05)
+    async def tenfold(items: list[int]) -> list[int]:
+        return [10 * item for item in items]
+
     handle = serve.run(Deployment.bind())
     try:
+        function = serve.run(tenfold.bind(), name="tenfold", route_prefix="/tenfold")
+        outcomes = [function.remote(n) for n in range(3)]
+        assert [outcome.result() for outcome in outcomes] == [0, 10, 20]
         models = ["a", "b"] * 4
         answers = [
             handle.options(multiplexed_model_id=model).remote(n) for n, model in enumerate(models)

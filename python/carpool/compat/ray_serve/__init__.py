@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from ._batch import batch
+from ._deployment import taking_batched_functions
 from ._errors import RayServeException
 
 __all__ = ["RayServeException", "batch"]
@@ -25,4 +26,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"ray_serve.{name} is Ray's own, and Ray cannot be imported: {error}"
         ) from error
-    return getattr(serve, name)
+    found = getattr(serve, name)
+    return taking_batched_functions(found) if name == "deployment" else found

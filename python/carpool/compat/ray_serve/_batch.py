@@ -71,7 +71,7 @@ class BatchedCallable(Front):
                 "batch_size_fn": batch_size_fn,
             },
         )
-        self._streams = _is_async_generator(function)
+        self.streams = _is_async_generator(function)
         self._size_fn = batch_size_fn
         self._version = 0
         self._owns = PerInstance(_Limits)
@@ -80,7 +80,7 @@ class BatchedCallable(Front):
         self._method = self._batcher(method=True)
         self._binders: dict[bool, Binder] = {}
         self._of_instances = self._function_for_methods()
-        if not self._streams:
+        if not self.streams:
             _mark_as_coroutine_function(self)
 
     # ----------------------------------------------------------------------------------- calls
@@ -96,7 +96,7 @@ class BatchedCallable(Front):
         """
         if args and self._is_method_of(args[0]):
             return self._of_instances(*args, **kwargs)
-        if self._streams:
+        if self.streams:
             return self._steps(None, args, kwargs)
         return self._result(None, args, kwargs)
 
@@ -125,7 +125,7 @@ class BatchedCallable(Front):
     def _function_for_methods(self) -> Any:
         """A plain function of the instance and the arguments, as those who look at methods expect."""
         made: Any
-        if self._streams:
+        if self.streams:
 
             def steps(instance: Any, /, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
                 return self._steps(instance, args, kwargs)
@@ -137,10 +137,14 @@ class BatchedCallable(Front):
                 return await self._result(instance, args, kwargs)
 
             made = result
-        functools.update_wrapper(made, self._function)
+        return self.dress(made)
+
+    def dress(self, function: Any) -> Any:
+        """A plain function with the looks and the setters of this one."""
+        functools.update_wrapper(function, self._function)
         for name in SETTERS:
-            setattr(made, name, getattr(self, name))
-        return made
+            setattr(function, name, getattr(self, name))
+        return function
 
     async def _result(self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return await self._submit(*self._request(instance, args, kwargs))
@@ -179,10 +183,10 @@ class BatchedCallable(Front):
         # Nothing is started by making it: of the two, functions use one and methods the other.
         handler: Any
         options: dict[str, Any] = self._limits()
-        if self._streams:
+        if self.streams:
             # A caller may leave its steps for as long as it likes.
             options.update(buffer_steps=UNBOUNDED, stall_ms=None)
-        if self._streams and method:
+        if self.streams and method:
 
             async def steps_of_instance(
                 instance: Any, requests: list[Request]
@@ -191,7 +195,7 @@ class BatchedCallable(Front):
                     yield step
 
             handler = steps_of_instance
-        elif self._streams:
+        elif self.streams:
 
             async def steps_of_function(requests: list[Request]) -> AsyncIterator[list[Any]]:
                 async for step in self._handle_steps(None, (), requests):
