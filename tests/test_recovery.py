@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from carpool import BatcherClosed, BatcherDead, DeadlineExceeded, batched
+from carpool import BatcherClosed, BatcherDead, DeadlineExceeded, HandlerError, batched
 from carpool._handler import recovery
 from carpool._handler.faults import is_lost, is_out_of_memory
 from carpool._handler.recovery import Pauses, Verdict, pause_after, verdict
@@ -742,3 +742,86 @@ def test_a_pause_on_a_loop_is_cut_from_another_thread() -> None:
     pauses.end()
     sleeper.result(LIMIT)
     assert not pauses._wakes
+
+
+# ------------------------------------------------------------------- exceptions that are out of the ordinary
+
+
+class NoTrace(RuntimeError):
+    @property
+    def __traceback__(self) -> Any:
+        raise ValueError("no trace")
+
+
+class NoCause(RuntimeError):
+    @property
+    def __cause__(self) -> Any:
+        raise ValueError("no cause")
+
+
+class Nothing(RuntimeError):
+    def __getattribute__(self, name: str) -> Any:
+        raise ValueError(f"no {name}")
+
+
+@pytest.mark.parametrize("options", [{}, {"on_error": "isolate"}])
+@pytest.mark.parametrize("kind", [NoTrace, NoCause, Nothing])
+@pytest.mark.parametrize("way", WAYS)
+def test_exceptions_that_do_not_let_themselves_be_looked_at_end_no_worker(
+    way: str, kind: type[Exception], options: dict[str, Any]
+) -> None:
+    def handler(items: list[int]) -> list[int]:
+        if -1 in items:
+            raise kind
+        return items
+
+    f = batched_by(way, handler, **options)
+
+    async def calls() -> None:
+        for _ in range(3):
+            raised: type[BaseException] | None = None
+            try:
+                await f.acall(-1)
+            except Exception as error:  # pytest and others would look at it
+                raised = type(error)
+            # Of its own kind, where it could be copied.
+            assert raised in (kind, HandlerError)
+            assert await asyncio.wait_for(f.acall(2), LIMIT) == 2
+        assert f.healthy
+        await f.aclose()
+
+    asyncio.run(calls())
+
+
+class Group(Exception):
+    """As groups look before CPython 3.11, in the package of that name."""
+
+    def __init__(self, text: str, exceptions: tuple[BaseException, ...]) -> None:
+        super().__init__(text)
+        self.exceptions = exceptions
+
+
+Group.__name__ = "BaseExceptionGroup"
+
+
+def raised_while(handled: BaseException, silent: bool) -> BaseException:
+    try:
+        try:
+            raise handled
+        except BaseException:
+            if silent:
+                raise KeyError(1) from None
+            raise KeyError(1)  # noqa: B904
+    except KeyError as error:
+        return error
+
+
+@pytest.mark.parametrize(("is_it", "like"), [(is_lost, LOST), (is_out_of_memory, MemoryError())])
+def test_what_was_handled_and_what_is_in_a_group_counts(
+    is_it: Callable[[BaseException], bool], like: BaseException
+) -> None:
+    assert is_it(raised_while(like, silent=False))
+    assert not is_it(raised_while(like, silent=True))
+    assert is_it(Group("several", (KeyError(1), ValueError(2), like)))
+    assert is_it(Group("nested", (Group("several", (like,)),)))
+    assert not is_it(Group("several", (KeyError(1), ValueError(2))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 __all__ = [
     "AlreadyAnswered",
@@ -106,21 +107,29 @@ def private_copy(original: BaseException) -> BaseException:
     ``StopIteration``, what is not an ``Exception`` (raised in an event loop it would tear the loop
     down) and what does not survive copying become ``HandlerError``.
     """
-    if isinstance(original, Exception) and not isinstance(
-        original, (StopIteration, StopAsyncIteration)
+    # By type: `isinstance` asks the object, too.
+    if isinstance(original, Exception) and not issubclass(
+        type(original), (StopIteration, StopAsyncIteration)
     ):
-        twin = _twin(original)
+        try:
+            twin = _twin(original)
+        except Exception:  # whatever the class does on being looked at
+            twin = None
         if twin is not None:
-            _set(twin, "__traceback__", None)
-            _set(twin, "__context__", None)
+            _TRACEBACK.__set__(twin, None)
+            _CONTEXT.__set__(twin, None)
             # These are the batcher's own; what its callers look for is what setup or the handler raised.
             cause = original.__cause__ if type(original) in (SetupError, BatcherDead) else original
-            _set(twin, "__cause__", cause)
+            _CAUSE.__set__(twin, cause)
             return twin
     error = HandlerError(f"the handler raised {type(original).__name__}: {_text(original)}")
     error.__cause__ = original
     return error
 
+
+#: Of the exception itself, whatever its class makes of these names.
+_vars: Any = vars(BaseException)
+_TRACEBACK, _CONTEXT, _CAUSE = (_vars[f"__{name}__"] for name in ("traceback", "context", "cause"))
 
 #: Sets an attribute also where the class refuses that, as frozen dataclasses do.
 _set = object.__setattr__

@@ -1,21 +1,23 @@
 """What an error of a handler says about the machine: out of memory, or a device that is lost to this process.
 
 Known by type where there is one, else by the words of the libraries. Nothing is imported for it: an error of a
-library that was never imported cannot be met. An error raised `from` such a one counts as that.
+library that was never imported cannot be met. An error raised `from` such a one, or while that was handled, counts as that, and so
+does a group with one in it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from carpool._exceptions import BatcherDead
 from carpool._watch import events
 
 __all__ = ["cause_of_death", "is_lost", "is_out_of_memory"]
 
-#: How far causes are followed; a chain may be a ring.
-_DEEPEST = 10
+#: How many errors are looked at; a chain of causes may be a ring.
+_DEEPEST = 20
 
 #: Types of their own for memory: torch's (CUDA, XPU, MPS), TensorFlow's, CuPy's.
 _MEMORY_TYPES = {
@@ -70,15 +72,15 @@ def cause_of_death(name: str, error: BaseException) -> BatcherDead | None:
 
 
 def _lacks_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
+    if issubclass(type(error), MemoryError):
         return True
     if any((_library(kind), kind.__name__) in _MEMORY_TYPES for kind in type(error).__mro__):
         return True
-    return isinstance(error, RuntimeError) and bool(_MEMORY_WORDS.search(_text(error)))
+    return issubclass(type(error), RuntimeError) and bool(_MEMORY_WORDS.search(_text(error)))
 
 
 def _lost_device(error: BaseException) -> bool:
-    if not isinstance(error, RuntimeError) and not any(
+    if not issubclass(type(error), RuntimeError) and not any(
         _library(kind) in _DEVICE_LIBRARIES for kind in type(error).__mro__
     ):
         return False
@@ -87,12 +89,30 @@ def _lost_device(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    one: BaseException | None = error
-    for _ in range(_DEEPEST):
-        if one is None:
-            return
+    """The error, what it was raised from or while that was handled, and those of groups."""
+    left, seen = [error], 0
+    while left and seen < _DEEPEST:
+        one = left.pop()
+        seen += 1
         yield one
-        one = one.__cause__
+        if _is_group(one):
+            left += reversed(one.exceptions)  # type: ignore[attr-defined]
+        before = _CAUSE.__get__(one) or (None if _SILENT.__get__(one) else _CONTEXT.__get__(one))
+        if before is not None:
+            left.insert(0, before)
+
+
+#: Of the exception itself, whatever its class makes of these names.
+_vars: Any = vars(BaseException)
+_CAUSE, _CONTEXT = _vars["__cause__"], _vars["__context__"]
+_SILENT = _vars["__suppress_context__"]
+
+
+def _is_group(error: BaseException) -> bool:
+    # A builtin from CPython 3.11 on; the package of that name before.
+    return any(
+        kind.__name__ == "BaseExceptionGroup" for kind in type(error).__mro__
+    ) and isinstance(getattr(error, "exceptions", None), tuple)
 
 
 def _library(kind: type) -> str:

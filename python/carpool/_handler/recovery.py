@@ -70,7 +70,7 @@ def verdict(error: BaseException, size: int, tries: int, options: Options) -> Ve
     # More of the same would not fit the second time either.
     if halves and faults.is_out_of_memory(error):
         return Verdict.HALVE
-    if tries < options.retries and isinstance(error, options.retry_on or ()):
+    if tries < options.retries and issubclass(type(error), options.retry_on or ()):
         return Verdict.AGAIN
     return Verdict.HALVE if halves else Verdict.FAIL
 
@@ -296,5 +296,10 @@ def _free(error: BaseException) -> None:
     one: BaseException | None = error
     while one is not None and id(one) not in seen:
         seen.add(id(one))
-        traceback.clear_frames(one.__traceback__)
-        one = one.__cause__ or one.__context__
+        traceback.clear_frames(_TRACEBACK.__get__(one))
+        one = _CAUSE.__get__(one) or _CONTEXT.__get__(one)
+
+
+#: Of the exception itself, whatever its class makes of these names.
+_vars: Any = vars(BaseException)
+_TRACEBACK, _CAUSE, _CONTEXT = (_vars[f"__{name}__"] for name in ("traceback", "cause", "context"))

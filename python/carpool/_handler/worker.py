@@ -381,8 +381,12 @@ def fail(batch: Batch[Any, Any], error: BaseException) -> None:
 
 
 def _of_handler(error: BaseException) -> BaseException:
-    # Not by assignment, which some exceptions (frozen dataclasses) refuse.
-    return BaseException.with_traceback(error, _beyond_here(error.__traceback__))
+    # Not by assignment, which some exceptions (frozen dataclasses) refuse; of the exception itself, whatever its
+    # class makes of that name.
+    return BaseException.with_traceback(error, _beyond_here(_TRACEBACK.__get__(error)))
+
+
+_TRACEBACK: Any = vars(BaseException)["__traceback__"]
 
 
 _OURS = (
@@ -432,7 +436,9 @@ def _work(engine: Engine) -> None:
         except BaseException as error:
             # Not of the handler, whose errors are answers: something reached into the thread. The
             # batch in hand, if any, has been dropped, which failed its callers.
-            events.worker_died(engine.name, error)
+            with contextlib.suppress(BaseException):
+                # Whatever a logger makes of it.
+                events.worker_died(engine.name, error)
             desk = Desk()
     with contextlib.suppress(Exception):
         desk.close()
