@@ -262,6 +262,71 @@ def test_warmup_fits_the_budget() -> None:
     assert seen == SIZES
 
 
+@pytest.mark.parametrize("overflow", ["raise", "wait", "shed"])
+@pytest.mark.parametrize("executor", ["thread", "caller", "loop"])
+@pytest.mark.parametrize(
+    ("max_queue", "expected"), [(8, [1, 2, 4, 8]), (5, [1, 2, 4, 8]), (2, [1, 2])]
+)
+def test_warmup_runs_what_a_small_queue_can_hold(
+    executor: Any, overflow: Any, max_queue: int, expected: list[int]
+) -> None:
+    seen: list[int] = []
+
+    def handler(items: list[int]) -> list[int]:
+        seen.append(len(items))
+        return items
+
+    f = batched(
+        handler, executor=executor, batch_sizes=[1, 2, 4, 8], max_queue=max_queue, overflow=overflow
+    )
+    if executor == "loop":
+        asyncio.run(f.warmup(1))
+    else:
+        f.warmup(1)
+    assert seen == expected
+    f.close()
+
+
+@pytest.mark.parametrize("executor", ["thread", "loop"])
+@pytest.mark.parametrize("refuse_late", [False, True])
+def test_warmup_has_all_the_time_it_takes(executor: Any, refuse_late: bool) -> None:
+    seen: list[int] = []
+    slow = threading.Event()
+
+    def handler(items: list[int]) -> list[int]:
+        seen.append(len(items))
+        slow.wait(0.02)  # longer than anybody may wait
+        return items
+
+    f = batched(
+        handler,
+        executor=executor,
+        batch_sizes=[1, 2, 4],
+        timeout_ms=1e-6,
+        refuse_late=refuse_late,
+    )
+    if executor == "loop":
+        asyncio.run(f.warmup(1))
+    else:
+        f.warmup(1)
+    assert seen == [1, 2, 4]
+    f.close()
+
+
+def test_warmup_runs_the_sizes_of_now() -> None:
+    seen: list[int] = []
+
+    @batched(max_batch_size=2)
+    def f(items: list[int]) -> list[int]:
+        seen.append(len(items))
+        return items
+
+    f.configure(max_batch_size=5)
+    f.warmup(1)
+    assert seen == [1, 2, 4, 5]
+    f.close()
+
+
 def test_what_the_handler_raises_ends_the_warmup() -> None:
     seen: list[int] = []
 

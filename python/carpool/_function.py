@@ -124,7 +124,7 @@ class Decorated(Call, Lifecycle):
         if self._is_method:
             bound, rest = self._of_instance(args)
             return bound.warmup(*rest, **kwargs)
-        options, item = self._plan.options, self._bind(*args, **kwargs)
+        options, item = self._station.options, self._bind(*args, **kwargs)
         cost = options.cost
         one = (
             cost_of("cost", cost(*args, **kwargs))

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 __all__ = ["awarm", "sizes_of", "warm"]
 
 
+#: A moment that never comes: time limits are for those who wait.
+_NEVER = 2**64 - 1
+
+
 def sizes_of(options: Options) -> tuple[int, ...]:
     """The sizes to run, increasing: `batch_sizes`, else the powers of two and `max_batch_size`."""
     if options.batch_sizes is not None:
@@ -20,19 +24,31 @@ def sizes_of(options: Options) -> tuple[int, ...]:
     return (*powers, most)
 
 
+def counts_of(options: Options) -> list[int]:
+    """How many requests make a batch of each size, as far as so many can be pending at once."""
+    counts = []
+    smaller = 0
+    for size in sizes_of(options):
+        if smaller < options.max_queue:
+            counts.append(min(size, options.max_queue))
+        smaller = size
+    return counts
+
+
 def warm(function: Any, engine: Engine, options: Options, item: Any, cost: int) -> None:
     """Runs a batch of each size, of repeats of `item`; blocks.
 
     Raises what the handler raised, and then runs no further size.
     """
-    for size in sizes_of(options):
+    for count in counts_of(options):
         outcomes = engine.call_many(
             function,
-            [item] * size,
+            [item] * count,
             together=True,
             # Nobody else has this key, so nobody else is in the batch.
             key=_Alone(),
-            cost=_affordable(cost, size, options),
+            cost=_affordable(cost, count, options),
+            deadline_ns=_NEVER,
         )
         _raise_first(outcomes)
 
@@ -41,10 +57,13 @@ async def awarm(function: Any, engine: Engine, options: Options, item: Any, cost
     """The same on an event loop."""
     import asyncio
 
-    for size in sizes_of(options):
+    for count in counts_of(options):
         key = _Alone()
-        one = _affordable(cost, size, options)
-        calls = [engine.acall(function, item, key=key, cost=one) for _ in range(size)]
+        one = _affordable(cost, count, options)
+        calls = [
+            engine.acall(function, item, key=key, cost=one, deadline_ns=_NEVER)
+            for _ in range(count)
+        ]
         # Before the loop has had a turn to take some of them.
         engine.flush()
         _raise_first(await asyncio.gather(*calls, return_exceptions=True))

@@ -88,6 +88,8 @@ pub(crate) struct Window<B: Border> {
     left: AtomicUsize,
     /// How many are pending while the backlog lasts; touched under the scheduler's lock only.
     pub(crate) ahead: AtomicUsize,
+    /// What a batch holds of it is to leave together.
+    pub(crate) together: bool,
 }
 
 impl<B: Border> Window<B> {
@@ -270,6 +272,7 @@ pub(crate) fn submit_many<B: Border>(
             told,
             left: AtomicUsize::new(len),
             ahead: AtomicUsize::new(0),
+            together: flushes,
         });
         let list = Arc::new(Mutex::new(List {
             made: Vec::with_capacity(len),

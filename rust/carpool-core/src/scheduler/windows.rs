@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::{Outbox, Shared, State};
 use crate::border::{Border, Failure};
 use crate::clock::Nanos;
+use crate::limits::Limits;
 use crate::many::Backlog;
 use crate::request::{Handle, Request, Terms, Who};
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -14,10 +15,17 @@ use crate::watch::End;
 
 impl<B: Border> State<B> {
     /// How many of one window may be pending: two batches, and no more than half the queue, so that
-    /// single calls find room beside a list.
-    fn most_ahead(&self) -> usize {
-        let half = (self.limits.max_queue / 2).max(1);
-        self.limits.max_batch_size.saturating_mul(2).min(half)
+    /// single calls find room beside a list; of one that leaves together a batch.
+    fn most_ahead(&self, together: bool) -> usize {
+        let Limits {
+            max_batch_size,
+            max_queue,
+            ..
+        } = self.limits;
+        if together {
+            return max_batch_size.min(max_queue);
+        }
+        max_batch_size.saturating_mul(2).min((max_queue / 2).max(1))
     }
 }
 
@@ -54,7 +62,7 @@ impl<B: Border> State<B> {
         let window = &backlog.window;
         let ahead = window.ahead.load(Relaxed);
         let wanted = self
-            .most_ahead()
+            .most_ahead(window.together)
             .saturating_sub(ahead)
             .min(backlog.waiting.len());
         if wanted == 0 {
