@@ -258,6 +258,52 @@ def test_larger_batches_are_tried_again_slowly(caplog: pytest.LogCaptureFixture)
     f.close()
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_with_a_budget_the_cost_that_fits_is_remembered(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs: list[tuple[int, int]] = []
+
+    def handler(items: list[int]) -> list[int]:
+        runs.append((len(items), sum(items)))
+        if sum(items) > 600:
+            raise MemoryError
+        return items
+
+    f = batched_by(
+        way,
+        handler,
+        max_batch_cost=1000,
+        cost=int,
+        wait_ms=LONG,
+        max_batch_size=40,
+        on_error="isolate",
+    )
+
+    async def call(*items: int) -> list[Any]:
+        calls = [f.acall(item) for item in items]
+        f.flush()
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    async def calls() -> None:
+        with caplog.at_level(logging.WARNING, "carpool"):
+            assert await call(*[100] * 10) == [100] * 10
+        assert "with 10 requests in a run; batches that cost at most 500 for now" in caplog.text
+        del runs[:]
+        # Many small ones need no more than few large ones.
+        assert await call(*[5] * 40) == [5] * 40
+        assert runs == [(40, 200)]
+        assert await call(*[100] * 10) == [100] * 10
+        assert runs[1:] == [(5, 500), (5, 500)]
+        # What costs more leaves alone, and is not refused.
+        assert await call(550) == [550]
+        (failed,) = await call(900)
+        assert isinstance(failed, MemoryError)
+        await f.aclose()
+
+    asyncio.run(calls())
+
+
 def test_one_that_is_too_large_alone_fails_alone() -> None:
     def handler(items: list[int]) -> list[int]:
         if 3 in items:

@@ -272,7 +272,7 @@ class Batch(Generic[_A, _B]):
         Who is overdue fails with `DeadlineExceeded`. What is left counts from 0, unless nothing is: then the batch
         is `done` and stays as it was. Returns in how many seconds the next of the others is overdue.
         """
-    def _was_too_large(self) -> int:
+    def _was_too_large(self) -> tuple[int | None, int | None]:
         """Says that its handler ran out of memory; how many requests leave together from now on."""
     def _failed(self, error: BaseException, /) -> None:
         """`fail` with what its handler raised; if that lost this process its device, the batcher is dead."""

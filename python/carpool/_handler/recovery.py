@@ -264,8 +264,7 @@ class Course:
             case Verdict.HALVE:
                 if faults.is_out_of_memory(error):
                     self._most = (size + 1) // 2
-                    most = part.batch._was_too_large()
-                    events.out_of_memory(self._station.name, size, most)
+                    events.out_of_memory(self._station.name, size, *part.batch._was_too_large())
                 _free(error)
                 self._halve(part)
 

@@ -50,13 +50,11 @@ def device_lost(name: str, error: BaseException) -> None:
     )
 
 
-def out_of_memory(name: str, size: int, most: int) -> None:
-    """The handler ran out of memory with so many requests; so many are the most for now."""
+def out_of_memory(name: str, size: int, most: int | None, cost: int | None) -> None:
+    """The handler ran out of memory with so many requests; so many are the most for now, or so much cost."""
+    limit = f"of at most {most}" if cost is None else f"that cost at most {cost}"
     logger.warning(
-        "%s: out of memory with %d requests in a run; batches of at most %d for now",
-        name,
-        size,
-        most,
+        "%s: out of memory with %d requests in a run; batches %s for now", name, size, limit
     )
 
 

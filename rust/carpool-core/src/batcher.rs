@@ -70,7 +70,8 @@ impl<B: Border> Batcher<B> {
     /// What it keeps to now.
     pub fn limits(&self) -> Limits {
         self.shared.locked(|state, _| Limits {
-            max_batch_size: state.asked_size,
+            max_batch_size: state.asked.0,
+            max_batch_cost: state.asked.1,
             ..state.limits
         })
     }

@@ -62,6 +62,7 @@ pub use limits::{Limits, Overflow};
 pub use many::{Item, Many, Told};
 pub use reply::Next;
 pub use request::{Request, Terms};
+pub use scheduler::change::Fits;
 pub use scheduler::learned::Learning;
 pub use scheduler::policy::Reason;
 pub use scheduler::sizes::Sizes;

@@ -5,7 +5,9 @@ mod support;
 
 use carpool_core::request::Terms;
 use carpool_core::submit::Announce;
-use carpool_core::{Batch, Batcher, Failure, Limits, Pulled, Reason, RequestId, Ticket};
+use carpool_core::{
+    Batch, Batcher, Failure, Fits, Limits, Pulled, Reason, Refusal, RequestId, Ticket,
+};
 use proptest::prelude::*;
 use support::{Log, Plain, Time, batcher};
 
@@ -108,7 +110,7 @@ fn after_one_that_was_too_large_batches_are_smaller_and_slowly_larger_again() {
         }
     };
     let batch = pull(8);
-    assert_eq!(batch.was_too_large(), 4);
+    assert_eq!(batch.was_too_large(), Fits::Requests(4));
     drop(batch);
     assert_eq!(
         (batcher.max_batch_size(), batcher.limits().max_batch_size),
@@ -121,7 +123,7 @@ fn after_one_that_was_too_large_batches_are_smaller_and_slowly_larger_again() {
     }
     assert_eq!(batcher.max_batch_size(), 5, "a trial");
     let batch = pull(5);
-    assert_eq!((batch.len(), batch.was_too_large()), (5, 4));
+    assert_eq!((batch.len(), batch.was_too_large()), (5, Fits::Requests(4)));
     drop(batch);
     // What is asked for and what there is memory for hold both.
     batcher
@@ -138,6 +140,53 @@ fn after_one_that_was_too_large_batches_are_smaller_and_slowly_larger_again() {
         })
         .unwrap();
     assert_eq!(batcher.max_batch_size(), 4);
+}
+
+#[test]
+fn with_a_budget_it_is_the_cost_that_was_too_large() {
+    for padded in [false, true] {
+        let (batcher, _) = batcher(Limits {
+            max_batch_size: 64,
+            max_batch_cost: 1000,
+            padded,
+            ..Limits::default()
+        });
+        let log = Log::default();
+        let submit = |cost: u64| {
+            let terms = Terms {
+                cost,
+                ..Terms::at(0)
+            };
+            batcher.submit_with(0, log.waiter(0), terms, Announce::Yes)
+        };
+        let pull = |costs: &[u64]| {
+            costs.iter().for_each(|&cost| drop(submit(cost).unwrap()));
+            match batcher.try_pull(usize::MAX) {
+                Pulled::Batch(batch) => batch,
+                _ => panic!("due"),
+            }
+        };
+        let batch = pull(&[100; 10]);
+        assert_eq!((batch.len(), batch.was_too_large()), (10, Fits::Cost(500)));
+        drop(batch);
+        assert_eq!(pull(&[100; 10]).len(), 5);
+        assert_eq!(pull(&[]).len(), 5, "the rest of them");
+        // Many small ones are no more than a few large ones.
+        assert_eq!(pull(&[5; 60]).len(), 60);
+        // A larger one is not refused: it leaves alone.
+        assert_eq!(pull(&[900, 5]).len(), 1);
+        assert_eq!(pull(&[]).len(), 1);
+        assert_eq!(batcher.limits().max_batch_cost, 1000);
+        assert!(matches!(submit(1001), Err(refused) if refused.why == Refusal::TooLarge));
+        for _ in 0..16 {
+            let _ = pull(&[100; 5]);
+        }
+        assert_eq!(
+            pull(&[100, 100, 100, 100, 150]).len(),
+            if padded { 4 } else { 5 },
+            "a trial of 562"
+        );
+    }
 }
 
 #[test]

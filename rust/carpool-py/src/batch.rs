@@ -4,7 +4,7 @@ use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
-use carpool_core::Outgoing;
+use carpool_core::{Fits, Outgoing};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
@@ -325,12 +325,16 @@ impl Batch {
         next.map(|deadline| deadline.saturating_sub(now) as f64 / 1e9)
     }
 
-    /// Its handler ran out of memory: fewer requests leave together from now on. How many.
-    fn _was_too_large(&self, py: Python<'_>) -> usize {
-        let size = self.core().was_too_large();
-        // With fewer in a batch one may be full.
+    /// Its handler ran out of memory: less leaves together from now on. How many requests; or, where there is a
+    /// budget, none and how much cost.
+    fn _was_too_large(&self, py: Python<'_>) -> (Option<usize>, Option<u64>) {
+        let fits = self.core().was_too_large();
+        // With less in a batch one may be full.
         self.engine.pumps.wake_all(py);
-        size
+        match fits {
+            Fits::Requests(most) => (Some(most), None),
+            Fits::Cost(most) => (None, Some(most)),
+        }
     }
 
     /// Fails what is unanswered with what its handler raised.

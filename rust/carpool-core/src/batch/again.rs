@@ -3,6 +3,8 @@
 use super::{Batch, Outgoing};
 use crate::border::{Border, Failure};
 use crate::clock::{NEVER, Nanos};
+use crate::scheduler::budget::{Budget, Load};
+use crate::scheduler::change::Fits;
 
 impl<B: Border> Batch<B> {
     /// Makes it ready to be run again: who gave up meanwhile is left out, and who is overdue, which fails with
@@ -50,15 +52,18 @@ impl<B: Border> Batch<B> {
         (outgoing, first)
     }
 
-    /// Its handler ran out of memory with so many requests at once: fewer leave together from now on, and
-    /// slowly more again. How many.
-    pub fn was_too_large(&self) -> usize {
+    /// Its handler ran out of memory with so much at once: less leaves together from now on, and slowly more
+    /// again. How much.
+    pub fn was_too_large(&self) -> Fits {
         let now = self.shared.now();
         let size = self.padded_len();
+        let costs = self.requests.iter().map(|one| one.handle().terms.cost);
+        let load = costs.fold(Load::default(), Load::with);
         self.shared.locked(|state, out| {
-            let size = state.was_too_large(&self.shared, size);
+            let cost = Budget::of(&state.limits).total(&load);
+            let fits = state.was_too_large(&self.shared, size, cost);
             state.settle(&self.shared, now, out);
-            size
+            fits
         })
     }
 }

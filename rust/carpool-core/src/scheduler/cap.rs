@@ -1,4 +1,5 @@
-//! How many requests one run of the handler has memory for, learned from where it ran out.
+//! How much one run of the handler has memory for, learned from where it ran out: in requests or, where a batch has a
+//! budget, in cost.
 //!
 //! A batch that was too large is followed by batches of half its size. After a while of those in which nothing
 //! went wrong the size is raised by an eighth, to see whether there is room for more, and so on: memory that was
@@ -12,12 +13,12 @@ pub(super) const PATIENCE: u32 = 16;
 /// The most of them, after trials that failed.
 pub(super) const MOST_PATIENCE: u32 = 4096;
 
-/// The most requests in a batch, while that is less than what was asked for.
+/// The most requests, or cost, in a batch, while that is less than what was asked for.
 #[derive(Debug, Clone, Copy)]
 struct Bound {
-    most: usize,
+    most: u64,
     /// The largest size that has lasted.
-    good: usize,
+    good: u64,
     /// Batches of `most` since it was set.
     seen: u32,
 }
@@ -39,14 +40,14 @@ impl Default for Cap {
 }
 
 impl Cap {
-    /// The most requests in a batch, where `asked` are allowed.
+    /// The most in a batch, where `asked` is allowed.
     #[inline]
-    pub(crate) fn of(&self, asked: usize) -> usize {
+    pub(crate) fn of(&self, asked: u64) -> u64 {
         self.bound.map_or(asked, |bound| bound.most.min(asked))
     }
 
-    /// The handler ran out of memory with `size` requests.
-    pub(crate) fn failed(&mut self, size: usize) {
+    /// The handler ran out of memory with so much.
+    pub(crate) fn failed(&mut self, size: u64) {
         let bound = match self.bound {
             // A trial.
             Some(bound) if size > bound.good && bound.good > 0 && size <= bound.most => {
@@ -68,16 +69,22 @@ impl Cap {
         self.bound = Some(bound);
     }
 
+    /// Whether there is a limit.
+    #[inline]
+    pub(crate) fn holds(&self) -> bool {
+        self.bound.is_some()
+    }
+
     /// A batch of `size` leaves, where `most` leave at most now and `asked` are allowed; true when that changes what the next ones may be.
     #[inline]
-    pub(crate) fn leaves(&mut self, size: usize, most: usize, asked: usize) -> bool {
+    pub(crate) fn leaves(&mut self, size: u64, most: u64, asked: u64) -> bool {
         match self.bound {
             None => false,
             Some(_) => self.tries(size >= most, asked),
         }
     }
 
-    fn tries(&mut self, full: bool, asked: usize) -> bool {
+    fn tries(&mut self, full: bool, asked: u64) -> bool {
         let Some(bound) = &mut self.bound else {
             return false;
         };
@@ -86,7 +93,7 @@ impl Cap {
             return false;
         }
         bound.good = bound.most;
-        bound.most += (bound.most / 8).max(1);
+        bound.most = bound.most.saturating_add((bound.most / 8).max(1));
         bound.seen = 0;
         if bound.good >= asked {
             // What was asked for has lasted.
@@ -101,14 +108,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ASKED: usize = 64;
+    const ASKED: u64 = 64;
 
     /// A handler that has memory for `room` requests, and the batches that leave for it, halved where they fail
     /// and where they are larger than what is known to fail.
     struct Life {
         cap: Cap,
-        failed: usize,
-        runs: usize,
+        failed: u64,
+        runs: u64,
     }
 
     impl Life {
@@ -120,8 +127,8 @@ mod tests {
             }
         }
 
-        fn run(&mut self, size: usize, room: usize) {
-            if size <= self.cap.of(usize::MAX) {
+        fn run(&mut self, size: u64, room: u64) {
+            if size <= self.cap.of(u64::MAX) {
                 self.runs += 1;
                 if size <= room {
                     return;
@@ -135,7 +142,7 @@ mod tests {
             }
         }
 
-        fn batches(&mut self, count: usize, asked: usize, room: usize) {
+        fn batches(&mut self, count: u64, asked: u64, room: u64) {
             for _ in 0..count {
                 let size = self.cap.of(asked);
                 self.cap.leaves(size, size, asked);
@@ -188,7 +195,7 @@ mod tests {
         let mut life = Life::new();
         life.batches(1, ASKED, 5);
         assert_eq!(life.cap.of(ASKED), 4);
-        life.batches(4000, ASKED, usize::MAX);
+        life.batches(4000, ASKED, u64::MAX);
         assert_eq!(life.cap.of(ASKED), ASKED);
         assert!(life.cap.bound.is_none());
     }
@@ -197,7 +204,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn it_finds_the_edge_and_hardly_ever_steps_over_it(asked in 2..300_usize, room in 1..300_usize) {
+        fn it_finds_the_edge_and_hardly_ever_steps_over_it(asked in 2..300_u64, room in 1..300_u64) {
             let mut life = Life::new();
             life.batches(5000, asked, room);
             let most = life.cap.of(asked);
@@ -215,13 +222,13 @@ mod tests {
 
         #[test]
         fn whatever_happens_a_batch_is_never_empty_nor_larger_than_asked(
-            steps in prop::collection::vec((any::<bool>(), 1..100_usize, 1..100_usize), 1..200),
+            steps in prop::collection::vec((any::<bool>(), 1..100_u64, 1..100_u64), 1..200),
         ) {
             let mut cap = Cap::default();
             for (fails, size, asked) in steps {
                 if fails {
                     cap.failed(size);
-                    prop_assert!(cap.of(usize::MAX) < size || size == 1 || cap.of(usize::MAX) <= size);
+                    prop_assert!(cap.of(u64::MAX) < size || size == 1 || cap.of(u64::MAX) <= size);
                 } else {
                     cap.leaves(size, cap.of(asked), asked);
                 }

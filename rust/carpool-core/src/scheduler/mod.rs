@@ -8,7 +8,7 @@ mod aiming;
 pub mod budget;
 mod callers;
 mod cap;
-mod change;
+pub(crate) mod change;
 mod company;
 pub mod curve;
 mod deadlines;
@@ -119,10 +119,12 @@ pub(crate) struct State<B: Border> {
     pub(crate) slots: Waiting,
     /// The caller that keeps the time for batches run by their callers, while it does.
     keeper: Option<Keeper<B>>,
-    /// Those asked for, but for the size of a batch, which is no larger than `cap` says.
+    /// Those asked for, but for the size and the cost of a batch, which are no larger than the caps say.
     pub(crate) limits: Limits,
-    pub(crate) asked_size: usize,
+    /// The size and the cost.
+    pub(crate) asked: (usize, u64),
     cap: Cap,
+    cost_cap: Cap,
     pub(crate) free_slots: usize,
     /// Slots in use beyond the limit, which was lowered meanwhile.
     slots_over: usize,
@@ -196,8 +198,9 @@ impl<B: Border> Shared<B> {
                 slots: Waiting::default(),
                 keeper: None,
                 limits,
-                asked_size: limits.max_batch_size,
+                asked: (limits.max_batch_size, limits.max_batch_cost),
                 cap: Cap::default(),
+                cost_cap: Cap::default(),
                 free_slots: limits.slots,
                 slots_over: 0,
                 flushed: None,
@@ -495,11 +498,9 @@ impl<B: Border> State<B> {
             if self.learned.is_some() {
                 self.note_sealed(shared, requests.len(), cost, aside, now);
             }
-            if self
-                .cap
-                .leaves(requests.len(), self.limits.max_batch_size, self.asked_size)
-            {
-                self.keep_to_cap(shared);
+            if self.cap.holds() || self.cost_cap.holds() {
+                let costs = requests.iter().map(|one| one.handle().terms.cost);
+                self.keep_trying(shared, costs, misfit);
             }
         }
         self.let_in(shared, now, out);
