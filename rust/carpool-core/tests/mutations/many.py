@@ -54,8 +54,13 @@ MANY = [
     ),
     list_of("window-told-of-each", MANY_RS, "self.told == Told::PerStep", "true"),
     list_of("window-never-told-of-a-step", MANY_RS, "self.told == Told::PerStep", "false"),
-    list_of("three-batches-ahead", LET_IN, ".saturating_mul(2).min(half)", ".saturating_mul(3)"),
-    list_of("windows-fill-the-queue", LET_IN, ".saturating_mul(2).min(half)", ".saturating_mul(2)"),
+    list_of(
+        "three-batches-ahead",
+        LET_IN,
+        "max_batch_size.saturating_mul(2)",
+        "max_batch_size.saturating_mul(3)",
+    ),
+    list_of("windows-fill-the-queue", LET_IN, ".min((max_queue / 2).max(1))", ".min(max_queue)"),
     list_of(
         "sealed-count-as-ahead",
         SCHEDULER,
