@@ -107,7 +107,7 @@ fn in_time<H: Queued>(
     if let Some(lane) = group.only_lane().filter(|_| group.len() > size) {
         // Those before the last one that the batch has room for.
         let (mut passing, mut others) = (0, 0);
-        for item in &group.lanes[lane].queue {
+        for item in group.lanes[lane].queue.iter().filter(|item| item.is_live()) {
             if others == size || passing > aside.most {
                 break;
             }
@@ -116,7 +116,12 @@ fn in_time<H: Queued>(
             others += usize::from(!steps);
         }
         aside.too_many = passing > aside.most;
-        let mut place = if aside.too_many { usize::MAX } else { 0 };
+        let all_leave = passing + others <= size;
+        let mut place = if aside.too_many || all_leave {
+            usize::MAX
+        } else {
+            0
+        };
         while taken < size {
             match group.at(lane, place).map(steps_aside) {
                 None => break,
