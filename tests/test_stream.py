@@ -569,6 +569,23 @@ def test_a_reader_that_leaves_lets_the_handler_go_on(run: Run, kind: str) -> Non
     run(main())
 
 
+def test_how_many_steps_a_stream_holds_changes_while_it_runs(run: Run, kind: str) -> None:
+    seen: list[Any] = []
+    function = stepping(kind, endless(seen), buffer_steps=1, stall_ms=None)
+
+    async def main() -> None:
+        stream = function.acall(0)
+        await auntil(lambda: len(seen) == 2)
+        function.configure(buffer_steps=4)
+        assert await stream.__anext__() == 0
+        # Four that nobody has taken, and one in the handler's hands.
+        await auntil(lambda: len(seen) == 6)
+        await stream.aclose()
+        await auntil(lambda: seen[-1] == "closed")
+
+    run(main())
+
+
 # ------------------------------------------------------------------------------ around a stream
 
 

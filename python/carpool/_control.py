@@ -80,6 +80,7 @@ class Lifecycle:
             age_ms: float = ...,
             retries: int = ...,
             retry_ms: float = ...,
+            buffer_steps: int = ...,
             stall_ms: float | None = ...,
             target_ms: float | None = ...,
             sample_rate: float = ...,

@@ -700,6 +700,7 @@ class Engine:
         sample_rate: float = 1.0,
         slow_ns: int | None = None,
         target_ns: int | None = None,
+        steps: int = 16,
     ) -> None:
         """Keeps to other numbers from the next decision on: all of them or, with ValueError, none."""
     def _clock_moved(self, runs: bool) -> None:

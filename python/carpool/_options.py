@@ -39,6 +39,7 @@ LIVE = (
     "age_ms",
     "retries",
     "retry_ms",
+    "buffer_steps",
     "stall_ms",
     "target_ms",
     "sample_rate",
@@ -66,7 +67,6 @@ FOR_GOOD = {
     "device": "its workers are bound to it",
     "depth": "its memory is laid out for it",
     "graphs": "its handler is bound to it",
-    "buffer_steps": "its streams count on it",
     "on_error": "its handler is bound to it",
     "retry_on": "its handler is bound to it",
 }

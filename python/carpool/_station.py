@@ -33,6 +33,7 @@ class Numbers(TypedDict):
     sample_rate: float
     slow_ns: int | None
     target_ns: int | None
+    steps: int
 
 
 class Station:
@@ -117,6 +118,7 @@ class Station:
             "timeout_ns": None if timeout_ms is None else round(timeout_ms * 1e6),
             "age_ns": round(options.age_ms * 1e6),
             "sample_rate": options.sample_rate,
+            "steps": options.buffer_steps,
             "target_ns": None if options.target_ms is None else round(options.target_ms * 1e6),
             "slow_ns": None if options.slow_ms is None else round(options.slow_ms * 1e6),
         }
@@ -163,7 +165,6 @@ class Station:
             inline=inline,
             on_request=options.on_request,
             keep_timings=options.keep_timings,
-            steps=options.buffer_steps,
             **self._numbers(),
         )
         open_engine(engine, 0)

@@ -343,7 +343,7 @@ impl<B: Border> Batch<B> {
                 }
                 Some(false) => &mut self.requests[index],
             };
-            match claimed.step(step, self.shared.posted.steps) {
+            match claimed.step(step, self.shared.posted.steps()) {
                 Ok(()) => stepped.push(claimed.handle().clone()),
                 Err((Unstored::Full, step)) => refused.push((AnswerError::Full { index }, step)),
                 Err((Unstored::Gone, step)) => refused.push((AnswerError::Gone { index }, step)),
@@ -380,7 +380,7 @@ impl<B: Border> Batch<B> {
             return true;
         }
         let reply = &self.requests[index].handle().reply;
-        reply.poll_room(self.shared.posted.steps, waker)
+        reply.poll_room(self.shared.posted.steps(), waker)
     }
 
     /// Stores the answers of unanswered requests.

@@ -130,7 +130,6 @@ impl Limits {
                 next.overflow != self.overflow,
                 next.overflow as u64,
             ),
-            ("steps", next.steps != self.steps, next.steps as u64),
             ("padded", next.padded != self.padded, u64::from(next.padded)),
             ("gather", next.gather != self.gather, u64::from(next.gather)),
         ];
@@ -156,8 +155,7 @@ pub(crate) struct Posted {
     pub(crate) counts_cost: bool,
     /// For good.
     pub(crate) overflow: Overflow,
-    /// For good.
-    pub(crate) steps: usize,
+    steps: AtomicUsize,
 }
 
 impl Posted {
@@ -169,7 +167,7 @@ impl Posted {
             slots: AtomicUsize::new(limits.slots),
             counts_cost: limits.max_batch_cost != u64::MAX,
             overflow: limits.overflow,
-            steps: limits.steps,
+            steps: AtomicUsize::new(limits.steps),
         }
     }
 
@@ -179,6 +177,7 @@ impl Posted {
         self.max_batch_cost.store(limits.max_batch_cost, Release);
         self.wait.store(limits.wait, Release);
         self.slots.store(limits.slots, Release);
+        self.steps.store(limits.steps, Release);
     }
 
     #[inline]
@@ -194,6 +193,10 @@ impl Posted {
     #[inline]
     pub(crate) fn wait(&self) -> Nanos {
         self.wait.load(Acquire)
+    }
+
+    pub(crate) fn steps(&self) -> usize {
+        self.steps.load(Acquire)
     }
 
     pub(crate) fn slots(&self) -> usize {

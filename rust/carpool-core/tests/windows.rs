@@ -98,6 +98,23 @@ fn two_batches_are_ahead_at_most() {
 }
 
 #[test]
+fn what_is_to_leave_together_does_as_far_as_the_queue_holds_it() {
+    for (max_queue, first) in [(1000, 4), (6, 4), (4, 4), (3, 3)] {
+        let limits = Limits {
+            wait: 1_000_000,
+            ..limits(4, max_queue)
+        };
+        let (batcher, _) = batcher(limits);
+        let log = Log::default();
+        let terms = Terms::at(batcher.now());
+        let items = (0..4).map(Item::of).collect();
+        let list = batcher.submit_together(items, log.waiter(1), terms);
+        assert_eq!(pull(&batcher).len(), first, "with room for {max_queue}");
+        drop(list);
+    }
+}
+
+#[test]
 fn a_single_call_overtakes_the_backlog() {
     let (batcher, _) = batcher(limits(4, 1000));
     let log = Log::default();

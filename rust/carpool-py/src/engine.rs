@@ -430,7 +430,7 @@ impl Engine {
     #[pyo3(signature = (*, max_batch_size, wait_ns, max_queue, slots, max_batch_cost=None,
                         look_ahead=0, length_window=0, timeout_ns=None,
                         age_ns=0,
-                        sample_rate=1.0, slow_ns=None, target_ns=None))]
+                        sample_rate=1.0, slow_ns=None, target_ns=None, steps=16))]
     #[allow(clippy::too_many_arguments, reason = "one per option, all by keyword")]
     fn configure(
         &self,
@@ -447,6 +447,7 @@ impl Engine {
         sample_rate: f64,
         slow_ns: Option<Nanos>,
         target_ns: Option<Nanos>,
+        steps: usize,
     ) -> PyResult<()> {
         let core = &self.0.core;
         let limits = Limits {
@@ -458,6 +459,7 @@ impl Engine {
             wait: wait_ns,
             max_queue,
             slots: slots.unwrap_or(usize::MAX),
+            steps,
             ..core.limits()
         };
         core.configure_aiming(limits, target_ns)

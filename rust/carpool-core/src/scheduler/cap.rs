@@ -165,6 +165,8 @@ mod tests {
         assert_eq!(cap.of(ASKED), 32, "one that left before");
         cap.failed(32);
         assert_eq!((cap.of(ASKED), cap.of(9)), (16, 9));
+        cap.failed(64);
+        assert_eq!(cap.of(ASKED), 16, "one that left long before");
         for _ in 0..100 {
             assert!(
                 !cap.leaves(15, cap.of(ASKED), ASKED),

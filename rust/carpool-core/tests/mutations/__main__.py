@@ -21,22 +21,24 @@ import tempfile
 import time
 from pathlib import Path
 
+from learning import LEARNING
 from lives import LIVES
 from many import MANY
 from models import MODELS
-from mutation import TESTS, Mutation
+from mutation import TESTS, UNITS, Mutation
 
 CRATE = Path(__file__).resolve().parent.parent.parent
 ROOT = CRATE.parent.parent
-MUTATIONS = MODELS + LIVES + MANY
+MUTATIONS = MODELS + LIVES + MANY + LEARNING
 
 
 def copy_crate(to: Path) -> None:
-    """The crate alone, with what the loom models need and no other dependency."""
+    """The crate alone, with what the models and the tests need and no other dependency."""
     # Not with the times of the originals: cargo would take the last build for a fresh one.
     shutil.copytree(CRATE / "src", to / "src", copy_function=shutil.copy)
     shutil.copytree(CRATE / "tests/support", to / "tests/support", copy_function=shutil.copy)
     shutil.copytree(CRATE / "tests/plainly", to / "tests/plainly", copy_function=shutil.copy)
+    shutil.copytree(CRATE / "tests/contest", to / "tests/contest", copy_function=shutil.copy)
     for test in ("loom", *TESTS):
         folder = Path("tests") / test
         if (CRATE / folder).exists():
@@ -46,7 +48,8 @@ def copy_crate(to: Path) -> None:
         shutil.copy(CRATE / "tests" / f"{test}.rs", to / "tests" / f"{test}.rs")
     shutil.copy(ROOT / "Cargo.lock", to / "Cargo.lock")
     manifest = (CRATE / "Cargo.toml").read_text()
-    manifest = re.sub(r"(?ms)^\[(dev-dependencies|\[bench\]|lints)\].*?(?=^\[|\Z)", "", manifest)
+    manifest = re.sub(r"(?ms)^\[(\[bench\]|lints)\].*?(?=^\[|\Z)", "", manifest)
+    manifest = re.sub(r"(?m)^criterion = .*\n", "", manifest)
     workspace = (ROOT / "Cargo.toml").read_text()
     edition = re.search(r"(?m)^edition = .*$", workspace)
     version = re.search(r"(?m)^version = .*$", workspace)
@@ -58,15 +61,17 @@ def copy_crate(to: Path) -> None:
 
 
 def cargo(crate: Path, target: Path, test: str, *args: str) -> tuple[int, str]:
-    """Runs a loom model by its name, or another test."""
+    """Runs a loom model by its name, another test, or the unit tests."""
     env = os.environ | {
         "RUSTFLAGS": "--cap-lints allow",
         "RUST_BACKTRACE": "0",
         "CARGO_TARGET_DIR": str(target),
     }
-    command = ["cargo", "test", "--quiet", "--test"]
-    if test in TESTS:
-        command += [test, *args]
+    command = ["cargo", "test", "--quiet"]
+    if test == UNITS:
+        command += ["--lib", *args]
+    elif test in TESTS:
+        command += ["--test", test, *args]
     else:
         env["RUSTFLAGS"] += " --cfg loom"
         env["LOOM_MAX_PREEMPTIONS"] = "2"
@@ -74,7 +79,7 @@ def cargo(crate: Path, target: Path, test: str, *args: str) -> tuple[int, str]:
         # Without link-time optimization a mutation compiles in a second.
         env["CARGO_PROFILE_RELEASE_LTO"] = "off"
         env["CARGO_INCREMENTAL"] = "1"
-        command += ["loom", "--release", *args]
+        command += ["--test", "loom", "--release", *args]
         if "--no-run" not in args:
             command += ["--", *(["--exact", test] if test else [])]
     try:
@@ -152,7 +157,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="carpool-mutations-") as folder:
         crate = Path(folder)
         copy_crate(crate)
-        for test in ("", *TESTS):
+        for test in ("", UNITS, *TESTS):
             code, output = cargo(crate, target, test)
             if code != 0:
                 print(output, "\nthis fails on the source as it is", sep="")

@@ -9,8 +9,15 @@ SIMULATION = "simulation"
 REENTRY = "reentry"
 WINDOWS = "windows"
 FULL = "overflow"
+WATCH = "watch"
+AGAIN = "again"
+TAKING = "taking"
+OBJECTIVE = "objective"
 
-TESTS = (SIMULATION, REENTRY, WINDOWS, FULL)
+TESTS = (SIMULATION, REENTRY, WINDOWS, FULL, WATCH, AGAIN, TAKING, OBJECTIVE)
+
+#: Those beside the code itself.
+UNITS = "units"
 
 
 class Edit(NamedTuple):
