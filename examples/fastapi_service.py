@@ -57,23 +57,23 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-def busy(status: int, error: Exception) -> JSONResponse:
+def busy(request: Request, status: int, error: Exception) -> JSONResponse:
     """Too much to do, and when there may be less: after the batches that are pending now."""
-    stats = count_words.stats
+    stats = (repeat_words if request.url.path == "/repeat" else count_words).stats
     batches = stats.pending / 16 + 1
     seconds = max(1, math.ceil(batches * stats.run_ms.mean / 1e3))
     return JSONResponse({"detail": str(error)}, status, headers={"Retry-After": str(seconds)})
 
 
 @app.exception_handler(QueueFull)
-async def too_many(_: Request, error: Exception) -> Response:
-    return busy(429, error)
+async def too_many(request: Request, error: Exception) -> Response:
+    return busy(request, 429, error)
 
 
 @app.exception_handler(DeadlineExceeded)
 @app.exception_handler(BatcherClosed)
-async def too_late(_: Request, error: Exception) -> Response:
-    return busy(503, error)
+async def too_late(request: Request, error: Exception) -> Response:
+    return busy(request, 503, error)
 
 
 async def while_connected(request: Request, answer: Coroutine[Any, Any, T]) -> T | None:

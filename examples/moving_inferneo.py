@@ -6,6 +6,7 @@ The client stands for `InferneoClient("http://localhost:8000")`, or any client i
 from __future__ import annotations
 
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from carpool.compat.inferneo import (
     DynamicBatcher,
     benchmark_batch_sizes,
     chunked_batch_process,
+    plot_batch_performance,
     robust_batch_process,
     stream_batch_process,
 )
@@ -51,6 +53,12 @@ def main() -> None:
             batcher.add_request("What is blockchain?"),
             batcher.add_request("Describe cloud computing", priority=-1),
             batcher.add_request([{"role": "user", "content": "What is AI?"}]),
+            batcher.add_request(
+                [
+                    {"role": "user", "content": "Explain machine learning"},
+                    {"role": "user", "content": "What are the types?"},
+                ]
+            ),
         ]
         batcher.process_batch()
         for request in requests:
@@ -74,6 +82,9 @@ def main() -> None:
     print(f"Success rate: {success_count}/{len(results)}")
 
     figures = benchmark_batch_sizes(client, MODEL, ["Test prompt"] * 100, [1, 8, 64])
+    if find_spec("matplotlib"):
+        with tempfile.TemporaryDirectory() as folder:
+            plot_batch_performance(figures, Path(folder) / "performance.png")
     optimal = max(figures, key=lambda size: figures[size]["requests_per_second"])
     print(f"{len(completions.sizes)} batches; optimal batch size here: {optimal}")
 

@@ -7,11 +7,12 @@ import importlib.util
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from carpool import batched
 from gates import LIMIT, Gate, auntil, identity, until
 
 httpx = pytest.importorskip("httpx")
@@ -61,6 +62,20 @@ def held(service: ModuleType, gate: Gate) -> Gate:
     """The service's model waits at a gate; an answer is how long the text is."""
     held = Gate(len)
     service.model.count = held.run
+    return held
+
+
+@pytest.fixture
+def held_words(service: ModuleType, new_gate: Callable[..., Gate]) -> Gate:
+    """A stream in the place of the service's, whose handler waits at a gate before its only step."""
+    held = new_gate()
+
+    @batched(max_batch_size=1, max_queue=3)
+    def repeat_words(texts: list[str]) -> Iterator[list[Any]]:
+        held.run(texts)
+        yield ["once"] * len(texts)
+
+    service.repeat_words = repeat_words
     return held
 
 
@@ -198,3 +213,59 @@ def test_a_client_that_hangs_up_frees_its_stream(address: str, service: ModuleTy
 
     asking(address, main)
     assert identity(service.repeat_words.stats)
+
+
+def test_streams_that_wait_are_bounded_and_given_up(
+    held_words: Gate, address: str, service: ModuleType
+) -> None:
+    def ask(client: Any, text: str) -> Any:
+        return asyncio.ensure_future(client.post("/repeat", json={"text": text}))
+
+    async def main(client: Any) -> None:
+        first = ask(client, "first")
+        await held_words.aentered()
+        gone, stays, last = [ask(client, text) for text in ("gone", "stays", "last")]
+        await auntil(lambda: service.repeat_words.stats.pending == 3)
+        # Its own queue counts for it, not that of the other endpoint.
+        refused = await client.post("/repeat", json={"text": "refused"})
+        assert refused.status_code == 429
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert "3 requests are pending" in refused.json()["detail"]
+        gone.cancel()
+        await auntil(lambda: service.repeat_words.stats.pending == 2)
+        held_words.open()
+        for one in (first, stays, last):
+            assert (await one).text == "once\n"
+        assert "gone" not in held_words.items
+        assert service.repeat_words.stats.cancelled == 1
+
+    asking(address, main)
+    assert identity(service.repeat_words.stats)
+
+
+def test_a_closed_function_is_told_so(address: str, service: ModuleType) -> None:
+    service.count_words.close()
+    service.repeat_words.close()
+
+    async def main(client: Any) -> None:
+        for path in ("/words", "/repeat"):
+            reply = await client.post(path, json={"text": "late"})
+            assert reply.status_code == 503
+            assert int(reply.headers["Retry-After"]) >= 1
+
+    asking(address, main)
+
+
+def test_the_wait_that_is_told_grows_with_the_queue(service: ModuleType) -> None:
+    def told(path: str) -> int:
+        request = SimpleNamespace(url=SimpleNamespace(path=path))
+        return int(service.busy(request, 429, ValueError()).headers["Retry-After"])
+
+    def stats(pending: int, mean_ms: float) -> Any:
+        return SimpleNamespace(
+            stats=SimpleNamespace(pending=pending, run_ms=SimpleNamespace(mean=mean_ms))
+        )
+
+    # Four batches of two seconds each, and the one that comes with the next request.
+    service.count_words, service.repeat_words = stats(64, 2_000), stats(0, 100)
+    assert (told("/words"), told("/repeat")) == (10, 1)
