@@ -210,6 +210,25 @@ def test_an_error_of_the_source_comes_after_the_answers_before_it(run: Run, gate
     run(main())
 
 
+def test_what_was_cancelled_in_the_source_is_no_end(run: Run, gate: Gate) -> None:
+    gate.open()
+
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+        raise asyncio.CancelledError("of something it waits for")
+
+    function = batched(gate.handler, max_batch_size=4)
+
+    async def main() -> None:
+        mapped = function.amap(source())
+        assert [await mapped.__anext__(), await mapped.__anext__()] == answers(1, 2)
+        with pytest.raises(asyncio.CancelledError, match="of something"):
+            await mapped.__anext__()
+
+    run(main())
+
+
 def test_a_close_ends_it(run: Run, gate: Gate) -> None:
     gate.open()
     function = batched(gate.handler, max_batch_size=1)

@@ -403,6 +403,18 @@ def test_one_that_cannot_be_measured_fails_alone(ordered: bool) -> None:
     assert [type(one) for one in function.map([3, 3], errors="return")] == [LookupError] * 2
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_one_that_is_too_large_is_counted_as_a_single_call_is(ordered: bool) -> None:
+    function = batched(lambda items: items, max_batch_cost=10, cost=lambda item: item)
+    with pytest.raises(RequestTooLarge):
+        function(11)
+    assert (function.stats.submitted, function.stats.rejected) == (1, 1)
+    assert list(function.map([1, 12, 2, 13], errors="skip", ordered=ordered)) == [1, 2]
+    stats = function.stats
+    assert (stats.submitted, stats.rejected, stats.answered) == (5, 3, 2)
+    assert identity(stats)
+
+
 def test_a_time_for_each(gate: Gate) -> None:
     function = batched(gate.handler, max_batch_size=1)
     held = function.submit("held")

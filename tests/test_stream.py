@@ -27,6 +27,8 @@ from carpool import (
     batched,
     current_batch,
 )
+from carpool._core import Giver
+from carpool._streams import running
 from gates import auntil, identity, in_thread, run_script, until
 
 Run = Callable[..., Any]
@@ -447,6 +449,80 @@ def test_threads_leave_too(way: str) -> None:
     assert identity(function.stats)
 
 
+@pytest.mark.parametrize("executor", ["loop", "thread"])
+@pytest.mark.parametrize("way", ["close", "drop", "cancel", "thread"])
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_handler_that_waits_for_nobody_is_stopped_at_once(
+    run: Run, executor: Any, way: str, steps: int
+) -> None:
+    trail: list[str] = []
+
+    @batched(max_batch_size=2, wait_ms=10_000, executor=executor)
+    async def function(items: list[int]) -> AsyncIterator[list[int]]:
+        try:
+            for _ in range(steps):
+                yield items
+            trail.append("waits")
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            trail.append("cancelled")
+            raise
+        finally:
+            await asyncio.sleep(0)
+            trail.append("closed")
+
+    async def main() -> None:
+        first, second = function.acall(1), function.acall(2)
+        readings = [asyncio.ensure_future(collected(one)) for one in (first, second)]
+        await auntil(lambda: trail == ["waits"])
+        for stream, reading in zip((first, second), readings, strict=True):
+            if way == "close":
+                await stream.aclose()
+            elif way == "thread":
+                await asyncio.to_thread(stream._steps.cancel)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            if stream is first:
+                await asyncio.sleep(0.01)
+                assert trail == ["waits"], "the second still reads"
+        del first, second, stream, reading
+        readings.clear()
+        await auntil(lambda: trail == ["waits", "cancelled", "closed"])
+        await auntil(lambda: function.stats.in_flight == 0)
+        stats = function.stats
+        assert identity(stats)
+        # And the next batch runs as ever.
+        async with function.acall(3) as third, function.acall(4):
+            if steps:
+                assert await third.__anext__() == 3
+
+    run(main())
+
+
+def test_a_handler_that_will_not_be_stopped_may_go_on(run: Run) -> None:
+    trail: list[str] = []
+
+    @batched
+    async def function(items: list[int]) -> AsyncIterator[list[int]]:
+        try:
+            trail.append("waits")
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            trail.append("goes on")
+        yield items
+        trail.append("never")
+
+    async def main() -> None:
+        stream = function.acall(1)
+        await auntil(lambda: trail == ["waits"])
+        await stream.aclose()
+        await auntil(lambda: function.stats.in_flight == 0)
+        assert trail == ["waits", "goes on"]
+        assert identity(function.stats)
+
+    run(main())
+
+
 def test_one_that_leaves_before_its_batch_never_runs(run: Run) -> None:
     hold, entered = threading.Event(), threading.Event()
     seen: list[Any] = []
@@ -554,6 +630,58 @@ def test_one_that_stays_behind_fails_alone(run: Run, kind: str, stall_ms: float)
         assert identity(function.stats)
 
     run(main())
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_those_who_stay_behind_together_cost_the_time_of_one(
+    monkeypatch: pytest.MonkeyPatch, is_async: bool
+) -> None:
+    class Clock:
+        now = 100.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock, waits = Clock(), []
+
+    class Timed:
+        def __init__(self, batch: Any) -> None:
+            self.giver = Giver(batch)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.giver, name)
+
+        def wait_room(self, place: int, timeout_ns: int) -> bool:
+            waits.append((place, timeout_ns / 1e6))
+            clock.now += timeout_ns / 1e9
+            return False
+
+        def poll_room(self, place: int, callback: Any) -> bool:
+            return False
+
+    async def wait(rooms: Any, timeout: float) -> None:
+        waits.append((len(waits), timeout * 1e3))
+        clock.now += timeout
+
+    monkeypatch.setattr(running, "Giver", Timed)
+    monkeypatch.setattr(running, "time", clock)
+
+    def steps(items: list[int]) -> Iterator[list[int]]:
+        for step in range(3):
+            yield [step] * len(items)
+
+    kind = "async generator in a thread" if is_async else "generator"
+    function = stepping(
+        kind, steps, max_batch_size=4, wait_ms=10_000, buffer_steps=2, stall_ms=1000
+    )
+    monkeypatch.setattr(running, "wait", wait)
+    streams = [function.submit(n) for n in range(4)]
+    until(lambda: function.stats.failed == 4)
+    assert waits[0] == (0, 1000)
+    assert sum(time for _, time in waits) == 1000
+    for stream in streams:
+        with pytest.raises(StreamStalled):
+            list(stream)
 
 
 def test_a_reader_that_leaves_lets_the_handler_go_on(run: Run, kind: str) -> None:

@@ -365,6 +365,15 @@ class Giver:
 
         If not, `callback()`, which the caller keeps alive, comes when that is so, from any thread.
         """
+    def watch(self, callback: Callable[[], object]) -> None:
+        """Calls `callback()`, from any thread, when a reader of any stream of this batcher gives up.
+
+        What `is_wanted` says after this misses nobody.
+        """
+    def unwatch(self, callback: Callable[[], object]) -> None:
+        """Calls it no longer."""
+    def is_wanted(self) -> bool:
+        """Whether anybody still reads."""
     def sweep(self) -> bool:
         """Whether anybody still reads; ends the rows that nobody does."""
     def finish(self) -> None:

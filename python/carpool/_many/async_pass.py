@@ -147,7 +147,8 @@ class Feed:
                     await self._room
                 if reader.exhausted:
                     return
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            # Also one that was cancelled in the source, which must not look like its end.
             self._flush()
             reader.error = reader.error or error
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from asyncio import wait
 from collections.abc import AsyncGenerator, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -85,17 +86,27 @@ class StreamingHandler(Handler):
         giver = Giver(batch)
         try:
             for rows in generator:
-                for place, step in giver.step(rows):
-                    self._hold(batch, giver, place, step)
+                self._give(batch, giver, rows)
                 if not giver.sweep():
                     break
         finally:
             generator.close()
 
-    def _hold(self, batch: Batch[Any, Any], giver: Giver, place: int, step: Any) -> None:
-        """Waits until a reader has room for its step."""
+    def _give(self, batch: Batch[Any, Any], giver: Giver, rows: Any) -> None:
+        late = giver.step(rows)
+        end = self._end_of_patience() if late else None
+        for place, step in late:
+            self._hold(batch, giver, place, step, end)
+
+    def _end_of_patience(self) -> float | None:
+        """Until when those wait for room who had none for a step: all of them at the same time."""
         stall_s = self.stall_s
-        end = None if stall_s is None else time.monotonic() + stall_s
+        return None if stall_s is None else time.monotonic() + stall_s
+
+    def _hold(
+        self, batch: Batch[Any, Any], giver: Giver, place: int, step: Any, end: float | None
+    ) -> None:
+        """Waits until a reader has room for its step, or it is `end`."""
         while not giver.give(place, step):
             rest = None if end is None else max(0, round((end - time.monotonic()) * 1e9))
             if not giver.wait_room(place, rest):
@@ -116,8 +127,7 @@ class StreamingHandler(Handler):
                 giver = Giver(batch)
                 try:
                     for rows in generator:
-                        for place, step in giver.step(rows):
-                            self._hold(batch, giver, place, step)
+                        self._give(batch, giver, rows)
                         if not giver.sweep():
                             break
                         yield
@@ -204,29 +214,32 @@ class StreamingHandler(Handler):
         giver = Giver(batch)
         steps: AsyncGenerator[Any, Any] = generator if self.is_async else _turning(generator)
         try:
-            async for rows in steps:
-                for place, step in giver.step(rows):
-                    await self._ahold(batch, giver, place, step)
-                if not giver.sweep():
-                    break
+            with Watched(giver) as watched:
+                while (rows := await watched.next(steps)) is not OVER:
+                    late = giver.step(rows)
+                    end = self._end_of_patience() if late else None
+                    for place, step in late:
+                        await self._ahold(batch, giver, place, step, end)
+                    if not giver.sweep():
+                        break
         finally:
             await steps.aclose()
 
-    async def _ahold(self, batch: Batch[Any, Any], giver: Giver, place: int, step: Any) -> None:
+    async def _ahold(
+        self, batch: Batch[Any, Any], giver: Giver, place: int, step: Any, end: float | None
+    ) -> None:
         event_loop = asyncio.get_running_loop()
         port = Port.here()
         assert port is not None, "inside a running loop"
-        stall_s = self.stall_s
-        end = None if stall_s is None else event_loop.time() + stall_s
         while not giver.give(place, step):
             room = event_loop.create_future()
             come = partial(port.post, partial(_resolve, room))
             if not giver.poll_room(place, come):
-                rest = None if end is None else end - event_loop.time()
+                rest = None if end is None else end - time.monotonic()
                 if rest is not None and rest <= 0:
                     self._stalled(batch, place)
                     return
-                await asyncio.wait([room], timeout=rest)
+                await wait([room], timeout=rest)
 
     # ------------------------------------------------------------------------------- errors
 
@@ -256,6 +269,58 @@ async def _turning(generator: Generator[Any, Any, Any]) -> AsyncGenerator[Any, N
             await asyncio.sleep(0)
     finally:
         generator.close()
+
+
+#: In the place of a step: there are no more.
+OVER: Any = object()
+
+
+class Watched:
+    """The steps of a handler on an event loop, which is cancelled where it waits once nobody reads any more."""
+
+    def __init__(self, giver: Giver) -> None:
+        self._giver = giver
+        task = asyncio.current_task()
+        port = Port.here()
+        assert task is not None, "inside a running loop"
+        assert port is not None, "inside a running loop"
+        self._task = task
+        self._left = partial(port.post, self._look)
+        self._in_step = False
+        self._cancelled = False
+
+    def __enter__(self) -> Watched:
+        self._giver.watch(self._left)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._giver.unwatch(self._left)
+
+    def _look(self) -> None:
+        # On the loop, so the task stands where the handler waits.
+        if self._in_step and not self._cancelled and not self._giver.is_wanted():
+            self._cancelled = self._task.cancel()
+
+    async def next(self, steps: AsyncGenerator[Any, Any]) -> Any:
+        """The next step, or `OVER`."""
+        if not self._giver.is_wanted():
+            return OVER
+        self._in_step = True
+        try:
+            return await steps.__anext__()
+        except StopAsyncIteration:
+            return OVER
+        except asyncio.CancelledError:
+            if not self._cancelled or self._is_cancelled_by_others():
+                raise
+            return OVER
+        finally:
+            self._in_step = False
+
+    def _is_cancelled_by_others(self) -> bool:
+        # Before 3.11 tasks do not count.
+        uncancel = getattr(self._task, "uncancel", None)
+        return uncancel is not None and uncancel() > 0
 
 
 def _resolve(room: asyncio.Future[None]) -> None:

@@ -144,6 +144,11 @@ impl<B: Border> Batcher<B> {
         submit(&self.shared, payload, waiter, terms, announce)
     }
 
+    /// Counts a request that is refused by itself, of a list that is not.
+    pub fn count_rejected(&self) {
+        self.shared.rejected.fetch_add(1, Relaxed);
+    }
+
     /// Submits a list for one waiter, under the terms of all (their arrival is when each is let in): longer
     /// than the queue, if need be, and never in the way of single calls. A refused one comes back whole.
     pub fn submit_many(

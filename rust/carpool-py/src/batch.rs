@@ -182,6 +182,11 @@ impl Batch {
         }
     }
 
+    /// What everything of its batcher refers to.
+    pub(crate) fn engine(&self) -> &Shared {
+        &self.engine
+    }
+
     /// Whether every request has its answer.
     pub(crate) fn ended(&self) -> bool {
         self.core().left() == 0

@@ -19,6 +19,7 @@ use crate::clock::PyClock;
 use crate::desk::Desk;
 use crate::effort;
 use crate::guard::Inside;
+use crate::leaving::Leaving;
 use crate::port::Port;
 use crate::pump::{Pump, Pumps};
 use crate::reader::Steps;
@@ -120,6 +121,7 @@ impl Engine {
             keys: Arc::default(),
             watchers,
             keeps_timings: keep_timings,
+            leaving: Leaving::default(),
             inline,
             waits: Waits::default(),
         })))

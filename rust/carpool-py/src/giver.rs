@@ -143,6 +143,24 @@ impl Giver {
         batch.core().poll_room(index, &waker)
     }
 
+    /// Calls `callback()`, from any thread, when a reader of any stream of this batcher gives up. What `is_wanted` says
+    /// after this misses nobody.
+    fn watch(&self, callback: Py<PyAny>) {
+        self.batch.get().engine().leaving.watch(callback);
+    }
+
+    /// Calls it no longer.
+    #[allow(clippy::needless_pass_by_value)]
+    fn unwatch(&self, callback: Py<PyAny>) {
+        self.batch.get().engine().leaving.unwatch(&callback);
+    }
+
+    /// Whether anybody still reads.
+    fn is_wanted(&self) -> bool {
+        let core = self.batch.get().core();
+        (0..core.len()).any(|index| core.is_wanted(index))
+    }
+
     /// Whether anybody still reads; ends the rows that nobody does.
     fn sweep(&self, py: Python<'_>) -> bool {
         let _inside = Inside::go_on();

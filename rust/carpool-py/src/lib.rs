@@ -65,6 +65,7 @@ mod errors;
 mod giver;
 mod guard;
 mod keys;
+mod leaving;
 mod overdue;
 mod port;
 mod pump;

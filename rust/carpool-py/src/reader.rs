@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use carpool_core::reply::Cancelled;
 use carpool_core::submit::Announce;
 use carpool_core::{Failure, Next};
 use pyo3::prelude::*;
@@ -205,10 +206,13 @@ impl Steps {
 
     fn give_up(&self) {
         if !self.ended.swap(true, Ordering::AcqRel) && self.is_ours() {
-            let (_, payload) = self.ticket.cancel();
+            let (met, payload) = self.ticket.cancel();
             drop((payload, self.ticket.request().reclaim()));
             drop(self.reader().take());
             Python::attach(|py| self.engine.tell_due(py));
+            if met == Cancelled::InFlight {
+                self.engine.leaving.tell();
+            }
         }
     }
 }

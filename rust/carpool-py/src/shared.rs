@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 
 use crate::border::{Payload, PyBorder, Waiter};
 use crate::keys::Keys;
+use crate::leaving::Leaving;
 use crate::port::inside_loop;
 use crate::pump::Pumps;
 use crate::run::{self, Chain};
@@ -80,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) watchers: Watchers,
     /// Awaitables know when their requests went through the stations of their way.
     pub(crate) keeps_timings: bool,
+    pub(crate) leaving: Leaving,
     /// Whoever submits runs the handler.
     pub(crate) inline: bool,
     pub(crate) waits: Waits,

@@ -78,6 +78,7 @@ fn listed(
     let of_one = |item: &Py<PyAny>| -> PyResult<_> {
         let Measured { cost, key, length } = asked.of(py, item)?;
         if cost > most && alone {
+            shared.core.count_rejected();
             return Err(errors::refused(py, shared, Refusal::TooLarge, cost));
         }
         let key = match key {
