@@ -93,6 +93,24 @@ def test_a_single_call_waits_for_two_batches_at_most(gate: Gate) -> None:
     assert gate.items.index("single") <= 2 + 2 * 2
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"cost": 10}, {"cost": lambda item: 10}, {"key": lambda item: item}],
+    ids=["cost", "measured", "keys"],
+)
+def test_however_few_of_them_fit_a_batch(gate: Gate, options: dict[str, Any]) -> None:
+    budget = {"max_batch_cost": 10} if "cost" in options else {}
+    function = batched(gate.handler, max_batch_size=64, **budget, **options)
+    many = in_thread(list, function.map(range(200)))
+    gate.entered()
+    until(lambda: function.stats.pending == 2)
+    single = function.submit("single")
+    gate.open()
+    assert single.result(20) == ("answer", "single")
+    assert many.result(20) == answers(*range(200))
+    assert gate.items.index("single") <= 3
+
+
 def test_a_list_does_not_take_all_the_room_of_single_calls(gate: Gate) -> None:
     function = batched(gate.handler, max_batch_size=4, max_queue=4)
     many = in_thread(call_many, function, range(50))

@@ -67,6 +67,26 @@ def test_every_item_has_its_answer(gate: Gate, way: str, ordered: bool) -> None:
     assert identity(function.stats)
 
 
+@pytest.mark.parametrize("way", ["thread", "thread-async", "caller"])
+def test_a_single_call_waits_for_two_batches_of_it_at_most(gate: Gate, way: str) -> None:
+    function = batched_by(way, gate, max_batch_size=4)
+    mapped = in_thread(list, function.map(range(200)))
+    gate.entered()
+    until(lambda: function.stats.pending == 8)
+    single = function.submit("single")
+    gate.open()
+    assert single.result(20) == ("answer", "single")
+    assert mapped.result(20) == answers(*range(200))
+    assert gate.items.index("single") <= 3 * 4
+
+
+def test_items_of_several_kinds_fill_their_batches(gate: Gate) -> None:
+    gate.open()
+    function = batched(gate.handler, max_batch_size=4, key=lambda item: item % 3)
+    assert list(function.map(range(240), window=120)) == answers(*range(240))
+    assert len(gate.batches) <= 1.25 * 240 / 4
+
+
 def test_nothing_is_read_before_somebody_asks(gate: Gate) -> None:
     gate.open()
     function = batched(gate.handler, max_batch_size=2)

@@ -61,6 +61,30 @@ def test_who_would_be_late_is_refused_at_once() -> None:
     f.close()
 
 
+def test_of_a_list_those_are_refused_that_would_be_late() -> None:
+    gate = Gate(lambda item: item)
+    f, held = taught(gate)
+    late = f.options(timeout_ms=20)
+    outcomes = list(late.map(range(6), return_exceptions=True))
+    assert [type(one) for one in outcomes] == [TooLate] * 6
+    assert len({id(one) for one in outcomes}) == 6
+    with pytest.raises(TooLate, match="refuse_late=True"):
+        list(late.starmap([(1,), (2,)]))
+
+    async def main() -> list[Any]:
+        return [one async for one in late.amap(range(3), return_exceptions=True)]
+
+    assert [type(one) for one in asyncio.run(main())] == [TooLate] * 3
+    assert f.stats.rejected == 6 + 2 + 3
+    gate.open()
+    assert held.result(LIMIT) == "gate"
+    # Nobody is before these: two go at once, two after them, and then it would be too late.
+    some = list(f.options(timeout_ms=120).map(range(8), window=16, return_exceptions=True))
+    assert some[:2] == [0, 1]
+    assert type(some[-1]) is TooLate
+    f.close()
+
+
 def test_without_it_nobody_is_refused() -> None:
     gate = Gate(lambda item: item)
     f = batched(gate.handler, timeout_ms=60_000)

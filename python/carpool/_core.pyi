@@ -24,6 +24,7 @@ __all__ = [
     "Batch",
     "Call",
     "Collation",
+    "Convoy",
     "CurrentBatch",
     "CurrentRequest",
     "Desk",
@@ -412,6 +413,10 @@ class Ticket:
         """Logs that `error` reached nobody."""
 
 @final
+class Convoy:
+    """Lists that one reader submits one after the other: together they have no more pending than one would."""
+
+@final
 class Window:
     """The caller's end of many requests that were submitted at once."""
 
@@ -668,6 +673,7 @@ class Engine:
         *,
         per_step: bool = False,
         asks: Asks | None = None,
+        convoy: Convoy | None = None,
         deadline_ns: int | None = None,
         cost: int = 1,
         urgency_ns: int = 0,
@@ -676,7 +682,8 @@ class Engine:
         """Submits `items`; `callback()` comes, from any thread, once when all have their outcomes.
 
         With `per_step` also whenever some more have theirs. With `asks` its terms count, and items whose
-        cost or key is none are refused by themselves (`Window.refused`).
+        cost or key is none are refused by themselves (`Window.refused`). A single call waits for two batches at most
+        of all that goes in one `convoy`.
         """
     def next_batch(
         self, max_size: int | None = None, timeout_ns: int | None = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from carpool._core import Convoy
 from carpool._exceptions import BatchAbandoned
 from carpool._options import _choice as choice
 from carpool._options import _count as count
@@ -100,6 +101,8 @@ class Reader:
         self.lot = lot
         self.window, self.size = lot.sizes(how)
         self.engine = lot.opened()
+        # Its spans go together, or each would stand before a single call.
+        self._convoy = Convoy()
         self.course = Course(
             self._submit,
             tell,
@@ -115,9 +118,9 @@ class Reader:
 
     def _submit(self, items: Any, callback: Callable[[], object], per_step: bool) -> Any:
         lot = self.lot
-        if lot.asks is None:
-            return self.engine.submit_many(lot.owner, items, callback, per_step=per_step)
-        return self.engine.submit_many(lot.owner, items, callback, per_step=per_step, asks=lot.asks)
+        return self.engine.submit_many(
+            lot.owner, items, callback, per_step=per_step, asks=lot.asks, convoy=self._convoy
+        )
 
     @property
     def has_room(self) -> bool:

@@ -9,7 +9,7 @@ use crate::border::Border;
 use crate::clock::{Clock, NEVER, Nanos};
 use crate::error::Refused;
 use crate::limits::{BadLimit, Limits};
-use crate::many::{Item, Many, RefusedMany, Told, submit_many};
+use crate::many::{Convoy, How, Item, Many, RefusedMany, Told, submit_many};
 use crate::request::Terms;
 use crate::scheduler::learned::{Learned, Learning};
 use crate::scheduler::{Phase, Shared};
@@ -158,7 +158,29 @@ impl<B: Border> Batcher<B> {
         terms: Terms,
         told: Told,
     ) -> Result<Many<B>, RefusedMany<B::Payload, B::Waiter>> {
-        submit_many(&self.shared, items, waiter, terms, told, false)
+        let how = How {
+            told,
+            flushes: false,
+            convoy: None,
+        };
+        submit_many(&self.shared, items, waiter, terms, &how)
+    }
+
+    /// The same for one of several lists, which go together: all of them have no more pending than one would.
+    pub fn submit_in(
+        &self,
+        convoy: &Convoy,
+        items: Vec<Item<B::Payload>>,
+        waiter: B::Waiter,
+        terms: Terms,
+        told: Told,
+    ) -> Result<Many<B>, RefusedMany<B::Payload, B::Waiter>> {
+        let how = How {
+            told,
+            flushes: false,
+            convoy: Some(convoy),
+        };
+        submit_many(&self.shared, items, waiter, terms, &how)
     }
 
     /// The same, with a [flush](Self::flush) at the same moment: what of the list is let in at once leaves
@@ -169,7 +191,12 @@ impl<B: Border> Batcher<B> {
         waiter: B::Waiter,
         terms: Terms,
     ) -> Result<Many<B>, RefusedMany<B::Payload, B::Waiter>> {
-        submit_many(&self.shared, items, waiter, terms, Told::AtTheEnd, true)
+        let how = How {
+            told: Told::AtTheEnd,
+            flushes: true,
+            convoy: None,
+        };
+        submit_many(&self.shared, items, waiter, terms, &how)
     }
 
     /// A place to wait for batches.

@@ -3,7 +3,8 @@
 //! A list may be longer than the queue, and must not stand in the way of single calls. So of each window
 //! only so many requests are pending at a time (two batches), the rest waits in a backlog of its own, and
 //! the scheduler lets the next in as earlier ones are sealed, in order, behind whoever came meanwhile.
-//! What waits in a backlog is not counted yet: it is submitted when it is let in, or ends.
+//! What waits in a backlog is not counted yet: it is submitted when it is let in, or ends. Lists that one
+//! reader submits one after the other go as a *convoy*: two batches of all of them together.
 //!
 //! The waiter is told once, when the last request has its outcome, or at each step that brings some.
 //! Each step counts down what it ended (`left`); whoever takes it to nothing tells. Outcomes are published before
@@ -13,13 +14,14 @@
 //! list of requests that were made, so nothing goes in a circle. Payloads that never became requests
 //! end up with the ticket: they are dropped where the waiter can.
 
-use std::collections::VecDeque;
+mod rest;
 
 use crate::border::{Border, Failure};
 use crate::clock::NEVER;
 use crate::error::Refusal;
 use crate::reply::Cancelled;
 use crate::request::{Handle, Terms};
+use crate::scheduler::packs::Packs;
 use crate::scheduler::{Phase, Shared};
 use crate::sync::atomic::{
     AtomicUsize,
@@ -27,6 +29,7 @@ use crate::sync::atomic::{
 };
 use crate::sync::{Arc, Mutex, lock};
 use crate::watch::End;
+pub(crate) use rest::Rest;
 
 /// One of many: a payload, and what its request may differ in from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,11 +89,24 @@ pub(crate) struct Window<B: Border> {
     told: Told,
     /// Without an outcome.
     left: AtomicUsize,
-    /// How many are pending while the backlog lasts; touched under the scheduler's lock only.
-    pub(crate) ahead: AtomicUsize,
     /// What a batch holds of it is to leave together.
     pub(crate) together: bool,
+    pub(crate) convoy: Arc<Ahead>,
+    /// Whether its requests differ in key or cost, so that their number does not say how many batches they make.
+    pub(crate) packed: bool,
 }
+
+/// What is pending of lists that go together; touched under the scheduler's lock only.
+#[derive(Default)]
+pub(crate) struct Ahead {
+    pub(crate) count: AtomicUsize,
+    /// Of those that differ.
+    pub(crate) packs: Mutex<Packs>,
+}
+
+/// Lists that one reader submits one after the other: all together they have no more pending than one would.
+#[derive(Clone, Default)]
+pub struct Convoy(Arc<Ahead>);
 
 impl<B: Border> Window<B> {
     /// `n` more have their outcomes, published.
@@ -101,13 +117,46 @@ impl<B: Border> Window<B> {
             B::wake_window(&self.waiter);
         }
     }
+
+    /// A request with these terms is pending no more.
+    pub(crate) fn leave(&self, terms: &Terms) {
+        self.convoy.count.fetch_sub(1, Relaxed);
+        if self.packed {
+            lock(&self.convoy.packs).leave(terms.key);
+        }
+    }
 }
 
-/// The requests that were made of a list, in its order, and what became of the rest.
+/// What became of one of a list so far.
+pub(crate) enum Place<B: Border> {
+    Waiting,
+    Made(Handle<B>),
+    /// It was never let in, and will not be.
+    Ended(Failure),
+}
+
+/// What became of a list: of each in its order, as far as anything did.
 pub(crate) struct List<B: Border> {
-    pub(crate) made: Vec<Handle<B>>,
-    /// Why the rest will never be let in, and its payloads.
-    pub(crate) rest: Option<(Failure, Vec<B::Payload>)>,
+    places: Vec<Place<B>>,
+    /// Payloads of those that were never let in.
+    ended: Vec<B::Payload>,
+}
+
+impl<B: Border> List<B> {
+    pub(crate) fn put(&mut self, place: usize, what: Place<B>) {
+        // In order, as a rule.
+        if place >= self.places.len() {
+            self.places.resize_with(place, || Place::Waiting);
+            self.places.push(what);
+        } else {
+            self.places[place] = what;
+        }
+    }
+
+    fn end(&mut self, place: usize, why: Failure, payload: B::Payload) {
+        self.put(place, Place::Ended(why));
+        self.ended.push(payload);
+    }
 }
 
 /// What of a window has not been let in yet.
@@ -115,15 +164,17 @@ pub(crate) struct Backlog<B: Border> {
     pub(crate) window: Arc<Window<B>>,
     pub(crate) list: Arc<Mutex<List<B>>>,
     pub(crate) terms: Terms,
-    pub(crate) waiting: VecDeque<Item<B::Payload>>,
+    pub(crate) waiting: Rest<B::Payload>,
 }
 
 impl<B: Border> Backlog<B> {
     /// Ends the rest; how many that were.
     pub(crate) fn end(&mut self, why: Failure) -> usize {
-        let payloads: Vec<_> = self.waiting.drain(..).map(|item| item.payload).collect();
-        let n = payloads.len();
-        lock(&self.list).rest = Some((why, payloads));
+        let all = self.waiting.drain();
+        let (n, mut list) = (all.len(), lock(&self.list));
+        for (place, item) in all {
+            list.end(place, why, item.payload);
+        }
         n
     }
 }
@@ -163,9 +214,10 @@ impl<B: Border> Many<B> {
             return None;
         }
         let list = lock(&self.list);
-        let Some(request) = list.made.get(index).cloned() else {
-            let (why, _) = list.rest.as_ref()?;
-            return Some(B::failure(*why));
+        let request = match list.places.get(index)? {
+            Place::Waiting => return None,
+            Place::Made(request) => request.clone(),
+            Place::Ended(why) => return Some(B::failure(*why)),
         };
         drop(list);
         outcome(&request)
@@ -178,13 +230,16 @@ impl<B: Border> Many<B> {
             return Vec::new();
         }
         let mut list = lock(&self.list);
-        let (made, rest) = (std::mem::take(&mut list.made), list.rest.take());
+        let places = std::mem::take(&mut list.places);
+        let ended = std::mem::take(&mut list.ended);
         drop(list);
-        let mut answers: Vec<_> = made.iter().filter_map(outcome).collect();
-        if let Some((why, payloads)) = rest {
-            answers.extend(payloads.iter().map(|_| B::failure(why)));
-        }
-        answers
+        drop(ended);
+        let answer = |place: &Place<B>| match place {
+            Place::Waiting => None,
+            Place::Made(request) => outcome(request),
+            Place::Ended(why) => Some(B::failure(*why)),
+        };
+        places.iter().filter_map(answer).collect()
     }
 
     /// Gives up on all of them: what is not sealed never reaches the handler, the answers of the rest are
@@ -206,11 +261,15 @@ impl<B: Border> Many<B> {
                             .watch
                             .ended_many(waiting, arrival, End::Cancelled, now);
                     }
-                    payloads.extend(backlog.waiting.drain(..).map(|item| item.payload));
+                    let rest = backlog.waiting.drain().into_iter();
+                    payloads.extend(rest.map(|(_, item)| item.payload));
                     out.backlogs.push((backlog, 0));
                 }
             }
-            for request in &lock(&self.list).made {
+            for place in &lock(&self.list).places {
+                let Place::Made(request) = place else {
+                    continue;
+                };
                 let (met, payload) = request.reply.cancel();
                 if met == Cancelled::Pending {
                     shared.dead.fetch_add(1, SeqCst);
@@ -218,13 +277,13 @@ impl<B: Border> Many<B> {
                     let arrival = request.terms.arrival;
                     shared.watch.ended(arrival, End::Cancelled, || now);
                     shared.leave_queue(1, request.terms.cost);
+                    self.window.leave(&request.terms);
                 }
                 payloads.extend(payload.or_else(|| request.reclaim()));
             }
             state.settle(shared, now, out);
         });
-        let rest = lock(&self.list).rest.take();
-        payloads.extend(rest.into_iter().flat_map(|(_, payloads)| payloads));
+        payloads.append(&mut lock(&self.list).ended);
         payloads
     }
 }
@@ -238,15 +297,21 @@ fn outcome<B: Border>(request: &Handle<B>) -> Option<B::Answer> {
     })
 }
 
-/// Submits a list under the terms of all; arrival is that of each when it is let in. `flushes`: what is pending
-/// by then leaves as soon as a slot is free.
+/// How a list is submitted.
+pub(crate) struct How<'a> {
+    pub(crate) told: Told,
+    /// What is pending by then leaves as soon as a slot is free.
+    pub(crate) flushes: bool,
+    pub(crate) convoy: Option<&'a Convoy>,
+}
+
+/// Submits a list under the terms of all; arrival is that of each when it is let in.
 pub(crate) fn submit_many<B: Border>(
     shared: &Arc<Shared<B>>,
-    items: Vec<Item<B::Payload>>,
+    mut items: Vec<Item<B::Payload>>,
     waiter: B::Waiter,
     terms: Terms,
-    told: Told,
-    flushes: bool,
+    how: &How<'_>,
 ) -> Result<Many<B>, RefusedMany<B::Payload, B::Waiter>> {
     let len = items.len();
     let refuse = |why, items, waiter| {
@@ -269,34 +334,49 @@ pub(crate) fn submit_many<B: Border>(
         }
         let window = Arc::new(Window {
             waiter,
-            told,
+            told: how.told,
             left: AtomicUsize::new(len),
-            ahead: AtomicUsize::new(0),
-            together: flushes,
+            together: how.flushes,
+            convoy: how.convoy.cloned().unwrap_or_default().0,
+            packed: shared.has_budget() || items.iter().any(|item| item.key != 0),
         });
-        let list = Arc::new(Mutex::new(List {
-            made: Vec::with_capacity(len),
-            rest: None,
-        }));
-        if len > 0 {
+        let mut list = List {
+            places: Vec::with_capacity(len),
+            ended: Vec::new(),
+        };
+        let in_time = state.in_time(shared, &terms, &items, now);
+        for (place, item) in items.drain(in_time..).enumerate() {
+            list.end(in_time + place, Failure::Expired, item.payload);
+        }
+        let list = Arc::new(Mutex::new(list));
+        if !items.is_empty() {
             state.backlogs.push_back(Backlog {
                 window: window.clone(),
                 list: list.clone(),
                 terms,
-                waiting: items.into(),
+                waiting: Rest::of(items),
             });
-            if flushes {
+            if how.flushes {
                 state.flushed = Some(now);
             }
             state.settle(shared, now, out);
         }
-        Ok((window, list))
+        Ok((window, list, len - in_time))
     });
-    let (window, list) = match submitted {
+    let (window, list, late) = match submitted {
         Ok(made) => made,
         Err((items, waiter)) => return refuse(Refusal::Closed, items, waiter),
     };
-    if terms.deadline != NEVER && len > 0 {
+    if late > 0 {
+        shared.rejected.fetch_add(late as u64, Relaxed);
+        if shared.watch.samples() {
+            shared
+                .watch
+                .ended_many(late, terms.arrival, End::Refused, now);
+        }
+        window.count_down(late);
+    }
+    if terms.deadline != NEVER && late < len {
         Shared::keep_deadline(shared, terms.deadline);
     }
     Ok(Many {

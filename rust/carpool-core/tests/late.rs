@@ -3,8 +3,9 @@
 
 mod support;
 
+use carpool_core::many::{Item, Told};
 use carpool_core::submit::Announce;
-use carpool_core::{Batch, Batcher, Learning, Limits, Pulled, Refusal, Terms};
+use carpool_core::{Batch, Batcher, Failure, Learning, Limits, Pulled, Refusal, Terms};
 use support::{Log, Plain, Time};
 
 const MS: u64 = 1_000_000;
@@ -154,4 +155,75 @@ fn a_handler_that_is_fast_again_is_found_out() {
     let _first = world.submit(1000).unwrap();
     let _batch = world.pull().unwrap();
     assert!(!world.is_late(50));
+}
+
+#[test]
+fn of_a_list_those_are_refused_that_would_be_late() {
+    let world = World::new(true);
+    let submit = |count: u64, left: u64| {
+        let now = world.batcher.now();
+        let terms = Terms {
+            deadline: now + left * MS,
+            ..Terms::at(now)
+        };
+        let items = (0..count).map(Item::of).collect();
+        let told = Told::PerStep;
+        let list = world
+            .batcher
+            .submit_many(items, world.log.waiter(9), terms, told);
+        list.unwrap()
+    };
+    let late = Some(Err(Failure::Expired));
+    // Four go in each batch of 10 ms, and nobody is before them.
+    let list = submit(20, 25);
+    let told = world.log.woken().iter().filter(|&&id| id == 9).count();
+    assert_eq!((list.left(), told), (8, 1));
+    assert_eq!(
+        (list.take(7), list.take(8), list.take(19)),
+        (None, late, late)
+    );
+    // Eight are before these; by then the time of all of them is over.
+    let other = submit(5, 25);
+    assert!(other.is_over());
+    assert_eq!(other.take_all(), [Err(Failure::Expired); 5]);
+    assert_eq!(world.batcher.snapshot().rejected, 12 + 5);
+    // Whoever finds nothing in the way may try, however slow batches are known to be.
+    while let Some(batch) = world.pull() {
+        world.run(batch, 10);
+    }
+    assert!(list.is_over());
+    let hopeful = submit(6, 5);
+    assert_eq!(hopeful.left(), 4);
+    let batch = world.pull().unwrap();
+    world.run(batch, 1);
+    assert!(hopeful.is_over());
+    let s = world.batcher.snapshot();
+    assert_eq!(s.submitted, s.answered + s.failed + s.rejected);
+}
+
+#[test]
+fn what_of_a_list_has_no_chance_any_more_goes_before_its_deadline() {
+    let world = World::new(true);
+    let now = world.batcher.now();
+    let terms = Terms {
+        deadline: now + 45 * MS,
+        ..Terms::at(now)
+    };
+    let items = (0..16).map(Item::of).collect();
+    let (waiter, told) = (world.log.waiter(9), Told::AtTheEnd);
+    let list = world.batcher.submit_many(items, waiter, terms, told);
+    let list = list.unwrap();
+    assert_eq!(list.left(), 16);
+    // Each batch takes twice as long as it should.
+    for left in [12, 1] {
+        let batch = world.pull().unwrap();
+        world.run(batch, 20);
+        assert_eq!(list.left(), left);
+    }
+    // 5 ms are left, for 10 of work; but for luck, which the only one may try.
+    let batch = world.pull().unwrap();
+    assert_eq!(batch.len(), 1);
+    world.run(batch, 1);
+    let answers = list.take_all();
+    assert_eq!(answers.iter().filter(|one| one.is_ok()).count(), 9);
 }

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::VecDeque;
 
-use carpool_core::many::{Item, Many, Told};
+use carpool_core::many::{Convoy, Item, Many, Told};
 use carpool_core::request::Terms;
 use carpool_core::{Batch, Batcher, Failure, Limits, Nanos, Overflow, Pulled, Refusal, Ticket};
 use support::{Bell, Log, Plain, Time, batcher};
@@ -329,6 +329,222 @@ fn keys_and_costs_are_each_items_own() {
     assert_eq!(batches, [vec![0, 2], vec![4], vec![1, 3], vec![5]]);
 }
 
+fn of(payload: u64, key: u64, cost: u64) -> Item<u64> {
+    Item {
+        key,
+        cost,
+        ..Item::of(payload)
+    }
+}
+
+fn list_of(batcher: &Batcher<Plain>, log: &Log, id: u64, items: Vec<Item<u64>>) -> Many<Plain> {
+    batcher
+        .submit_many(
+            items,
+            log.waiter(id),
+            Terms::at(batcher.now()),
+            Told::AtTheEnd,
+        )
+        .unwrap()
+}
+
+/// How many batches leave before the one of `payload`.
+fn before(batcher: &Batcher<Plain>, payload: u64) -> usize {
+    (0..1000)
+        .find(|_| serve(pull(batcher)).contains(&payload))
+        .expect("it is pending")
+}
+
+#[test]
+fn two_batches_are_ahead_at_most_however_few_requests_fit_one() {
+    for padded in [false, true] {
+        let (batcher, time) = batcher(Limits {
+            max_batch_cost: 10,
+            padded,
+            ..limits(1000, 100_000)
+        });
+        let log = Log::default();
+        // One fills a batch, or three do.
+        for (cost, pending) in [(10, 2), (3, 6)] {
+            let items = (0..300).map(|payload| of(payload, 0, cost)).collect();
+            let list = list_of(&batcher, &log, 1, items);
+            assert_eq!(batcher.pending(), pending);
+            time.advance(1);
+            let single = batcher.submit(1000, log.waiter(2)).unwrap();
+            // It may find room in the second.
+            assert!((1..=2).contains(&before(&batcher, 1000)));
+            assert!(single.take().is_some());
+            list.cancel();
+        }
+    }
+}
+
+#[test]
+fn two_batches_are_ahead_at_most_whatever_their_keys() {
+    let (batcher, time) = batcher(limits(4, 1000));
+    let log = Log::default();
+    let items = (0..300)
+        .map(|payload| of(payload, 1 + payload, 1))
+        .collect();
+    let list = list_of(&batcher, &log, 1, items);
+    assert_eq!(batcher.pending(), 2);
+    time.advance(1);
+    let _single = batcher.submit(1000, log.waiter(2)).unwrap();
+    assert_eq!(before(&batcher, 1000), 2);
+    while !list.is_over() {
+        assert_eq!(serve(pull(&batcher)).len(), 1);
+    }
+    assert_eq!(list.take_all(), tens(0..300));
+}
+
+/// What completes a batch overtakes what has another key; of its own key it overtakes nobody.
+#[test]
+fn a_list_of_several_keys_fills_its_batches() {
+    let (batcher, time) = batcher(limits(4, 1000));
+    let log = Log::default();
+    let items = (0..24)
+        .map(|payload| of(payload, 1 + payload % 3, 1))
+        .collect();
+    let list = list_of(&batcher, &log, 1, items);
+    assert_eq!(batcher.pending(), 8);
+    let mut seen = Vec::new();
+    while !list.is_over() {
+        time.advance(1);
+        let batch = serve(pull(&batcher));
+        assert_eq!(batch.len(), 4);
+        seen.extend(batch);
+    }
+    for key in 0..3 {
+        let own = seen.iter().filter(|&payload| payload % 3 == key);
+        assert!(own.is_sorted());
+    }
+    assert_eq!((list.take_all(), log.woken()), (tens(0..24), vec![1]));
+}
+
+/// Those that are held for company would be held one pair after the other.
+#[test]
+fn where_requests_are_held_small_batches_are_not_counted_one_by_one() {
+    let (batcher, time) = batcher(Limits {
+        wait: 5,
+        ..limits(4, 1000)
+    });
+    let log = Log::default();
+    let items = (0..300)
+        .map(|payload| of(payload, 1 + payload, 1))
+        .collect();
+    let list = list_of(&batcher, &log, 1, items);
+    assert_eq!(batcher.pending(), 8);
+    time.advance(5);
+    for payload in 0..8 {
+        assert_eq!(serve(pull(&batcher)), [payload]);
+    }
+    list.cancel();
+}
+
+#[test]
+fn lists_of_one_reader_have_two_batches_ahead_together() {
+    let (batcher, time) = batcher(limits(4, 1000));
+    let log = Log::default();
+    let convoy = Convoy::default();
+    let lists: Vec<_> = (0..6)
+        .map(|n| {
+            let items = (n * 3..n * 3 + 3).map(Item::of).collect();
+            let terms = Terms::at(batcher.now());
+            let list = batcher.submit_in(&convoy, items, log.waiter(n), terms, Told::AtTheEnd);
+            list.unwrap()
+        })
+        .collect();
+    assert_eq!(batcher.pending(), 8);
+    let running = pull(&batcher);
+    time.advance(1);
+    let _single = batcher.submit(500, log.waiter(9)).unwrap();
+    serve(running);
+    assert_eq!(serve(pull(&batcher)), [4, 5, 6, 7]);
+    assert_eq!(serve(pull(&batcher)), [8, 9, 10, 11]);
+    assert_eq!(serve(pull(&batcher)), [500, 12, 13, 14]);
+    // One that is given up makes room for those behind it.
+    lists[5].cancel();
+    let _more = batcher
+        .submit_in(
+            &convoy,
+            (20..26).map(Item::of).collect(),
+            log.waiter(7),
+            Terms::at(batcher.now()),
+            Told::AtTheEnd,
+        )
+        .unwrap();
+    assert_eq!(serve(pull(&batcher)), [20, 21, 22, 23]);
+    assert_eq!(log.woken(), [0, 1, 2, 3, 9, 4]);
+}
+
+#[test]
+fn lists_of_one_reader_keep_their_order_where_room_is_short() {
+    let (batcher, _) = batcher(limits(4, 2));
+    let log = Log::default();
+    let convoy = Convoy::default();
+    let lists = [0, 10, 20].map(|from| {
+        let items = (from..from + 3).map(Item::of).collect();
+        let (waiter, terms) = (log.waiter(from), Terms::at(batcher.now()));
+        let list = batcher.submit_in(&convoy, items, waiter, terms, Told::AtTheEnd);
+        list.unwrap()
+    });
+    let mut seen = Vec::new();
+    while !lists.iter().all(Many::is_over) {
+        seen.extend(serve(pull(&batcher)));
+    }
+    assert_eq!(seen, [0, 1, 2, 10, 11, 12, 20, 21, 22]);
+}
+
+#[test]
+fn what_expires_or_gives_way_is_ahead_no_more() {
+    let (batcher, time) = batcher(Limits {
+        max_batch_cost: 4,
+        overflow: Overflow::Shed,
+        ..limits(100, 4)
+    });
+    let log = Log::default();
+    let convoy = Convoy::default();
+    let submit = |id, deadline, items| {
+        let terms = Terms {
+            deadline,
+            ..Terms::at(batcher.now())
+        };
+        batcher
+            .submit_in(&convoy, items, log.waiter(id), terms, Told::AtTheEnd)
+            .unwrap()
+    };
+    let short = submit(1, 5, vec![of(0, 0, 4), of(1, 0, 4)]);
+    let long = submit(2, u64::MAX, (10..16).map(|item| of(item, 0, 4)).collect());
+    assert_eq!(batcher.pending(), 2);
+    time.set(5);
+    batcher.expire_due();
+    assert!(short.is_over() && batcher.pending() == 2);
+    let urgent = |id| {
+        let terms = Terms {
+            urgency: Terms::urgency(batcher.now(), -10),
+            ..Terms::at(batcher.now())
+        };
+        let submitted = batcher.submit_with(
+            id,
+            log.waiter(id),
+            terms,
+            carpool_core::submit::Announce::Yes,
+        );
+        submitted.unwrap()
+    };
+    // The queue is full with the third; who gives way is of the list.
+    let _urgent = [100, 101, 102].map(urgent);
+    assert_eq!((batcher.pending(), long.left()), (4, 5));
+    // Its place is another's of the list, once there is room.
+    assert_eq!(serve(pull(&batcher)), [100, 101, 102]);
+    assert_eq!(batcher.pending(), 2);
+    while !long.is_over() {
+        serve(pull(&batcher));
+    }
+    let failed = long.take_all().iter().filter(|one| one.is_err()).count();
+    assert_eq!((failed, batcher.snapshot().shed), (1, 1));
+}
+
 // ------------------------------------------------------------------------------------ random lives
 
 /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
@@ -349,9 +565,10 @@ struct Listed {
     many: Many<Plain>,
     /// Payloads not sealed yet, in order.
     rest: VecDeque<u64>,
-    sealed: usize,
+    sealed: Vec<u64>,
     deadline: Nanos,
     cancelled: bool,
+    convoy: Option<usize>,
 }
 
 struct Life {
@@ -365,6 +582,8 @@ struct Life {
     /// The next payload, and waiter; all differ.
     next: u64,
     closed: bool,
+    convoys: [Convoy; 2],
+    keys: u64,
 }
 
 impl Life {
@@ -375,10 +594,14 @@ impl Life {
             max_queue: 1 + dice.below(12) as usize,
             overflow: [Overflow::Raise, Overflow::Wait][dice.below(2) as usize],
             slots: 1 + dice.below(2) as usize,
+            max_batch_cost: [u64::MAX, 3, 5][dice.below(3) as usize],
+            padded: dice.below(2) == 0,
             ..Limits::default()
         };
         let (batcher, time) = batcher(limits);
         Self {
+            convoys: Default::default(),
+            keys: 1 + dice.below(3),
             dice,
             batcher,
             time,
@@ -399,22 +622,30 @@ impl Life {
             _ => u64::MAX,
         };
         let id = from + n;
-        let items = (from..from + n).map(Item::of).collect();
+        let items = (from..from + n)
+            .map(|payload| of(payload, payload % self.keys, 1 + payload % 3))
+            .collect();
         let terms = Terms {
             deadline,
             ..Terms::at(self.batcher.now())
         };
-        let submitted = self
-            .batcher
-            .submit_many(items, self.log.waiter(id), terms, Told::AtTheEnd);
+        let convoy = [None, Some(0), Some(1)][self.dice.below(3) as usize];
+        let (waiter, told) = (self.log.waiter(id), Told::AtTheEnd);
+        let submitted = match convoy {
+            None => self.batcher.submit_many(items, waiter, terms, told),
+            Some(at) => self
+                .batcher
+                .submit_in(&self.convoys[at], items, waiter, terms, told),
+        };
         match submitted {
             Ok(many) => self.lists.push(Listed {
                 id,
                 many,
                 rest: (from..from + n).collect(),
-                sealed: 0,
+                sealed: Vec::new(),
                 deadline,
                 cancelled: false,
+                convoy,
             }),
             Err(refused) => {
                 assert!(self.closed);
@@ -444,8 +675,11 @@ impl Life {
                 .find(|list| list.rest.contains(&payload));
             let Some(list) = of else { continue };
             assert!(!list.cancelled && list.deadline > now, "{payload} ran");
-            assert_eq!(list.rest.pop_front(), Some(payload), "out of order");
-            list.sealed += 1;
+            let key = payload % self.keys;
+            let first = list.rest.iter().position(|other| other % self.keys == key);
+            let first = list.rest.remove(first.unwrap());
+            assert_eq!(first, Some(payload), "out of order");
+            list.sealed.push(payload);
         }
         self.running.push(batch);
     }
@@ -497,8 +731,10 @@ impl Life {
                 "{told} of {over}"
             );
         }
-        // Not more than two batches of any list are ahead, so of all lists together.
-        let most = self.lists.len() * 2 * limits.max_batch_size + self.singles.len();
+        // Not more than two batches of any list are ahead, or of those of one convoy; so of all together.
+        let alone = self.lists.iter().filter(|list| list.convoy.is_none());
+        let lists = alone.count() + self.convoys.len();
+        let most = lists * 2 * limits.max_batch_size + self.singles.len();
         assert!(s.pending as usize <= most);
     }
 
@@ -538,13 +774,14 @@ impl Life {
             assert_eq!(answers.len(), list.many.len());
             let first = list.id - list.many.len() as u64;
             for (at, answer) in answers.into_iter().enumerate() {
+                let sealed = list.sealed.contains(&(first + at as u64));
                 match answer {
                     Ok(answer) => assert_eq!(answer, (first + at as u64) * 10, "another's"),
-                    Err(Failure::Abandoned) => assert!(at < list.sealed),
-                    Err(Failure::Closed) => assert!(self.closed && at >= list.sealed),
+                    Err(Failure::Abandoned) => assert!(sealed),
+                    Err(Failure::Closed) => assert!(self.closed && !sealed),
                     Err(Failure::Shed) => panic!("nobody gives way here"),
                     Err(Failure::Expired) => {
-                        assert!(list.deadline <= self.batcher.now() && at >= list.sealed);
+                        assert!(list.deadline <= self.batcher.now() && !sealed);
                     }
                 }
             }

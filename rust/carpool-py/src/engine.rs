@@ -30,7 +30,7 @@ use crate::terms::Standing;
 use crate::ticket::Ticket;
 use crate::waits::{Waiting, Waits};
 use crate::watching::Watchers;
-use crate::window::{AskedOfMany, Window, call_many};
+use crate::window::{AskedOfMany, Convoy, Window, call_many};
 use crate::worker::Worker;
 
 /// One batcher of the core, in this process.
@@ -338,8 +338,8 @@ impl Engine {
     }
 
     /// Submits `items`; `callback()` comes when all have their outcomes, or whenever some more have.
-    #[pyo3(signature = (owner, items, callback, *, per_step=false, asks=None, deadline_ns=None, cost=1,
-                        urgency_ns=0, key=None))]
+    #[pyo3(signature = (owner, items, callback, *, per_step=false, asks=None, convoy=None, deadline_ns=None,
+                        cost=1, urgency_ns=0, key=None))]
     #[allow(clippy::too_many_arguments, reason = "one per term, all by keyword")]
     fn submit_many(
         &self,
@@ -349,6 +349,7 @@ impl Engine {
         callback: Py<PyAny>,
         per_step: bool,
         asks: Option<&Bound<'_, Asks>>,
+        convoy: Option<&Bound<'_, Convoy>>,
         deadline_ns: Option<Nanos>,
         cost: u64,
         urgency_ns: i64,
@@ -359,7 +360,10 @@ impl Engine {
             Some(asks) => AskedOfMany::Measured(asks.get()),
             None => AskedOfMany::Alike(self.0.asked(deadline_ns, cost, urgency_ns, key)),
         };
-        Window::submit(&self.0, py, &owner, items, callback, per_step, &asked)
+        let convoy = convoy.map(Bound::get);
+        Window::submit(
+            &self.0, py, &owner, items, callback, per_step, &asked, convoy,
+        )
     }
 
     /// Blocks for a batch. None: nothing now (`block=False`), the time is over, or closed and drained.

@@ -130,6 +130,8 @@ mod _core {
     #[pymodule_export]
     use waits::Waiting;
     #[pymodule_export]
+    use window::Convoy;
+    #[pymodule_export]
     use window::Window;
     #[pymodule_export]
     use worker::Worker;

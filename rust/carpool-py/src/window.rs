@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::guard::intern;
-use carpool_core::many::{Item, RefusedMany};
+use carpool_core::many::{self, Item, RefusedMany};
 use carpool_core::{Many, Refusal, Told};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -29,6 +29,26 @@ pub(crate) struct Window {
     refused: Vec<(usize, Py<PyAny>)>,
     /// Which have not been given away by `take_ready`; nobody else looks while that runs.
     open: Mutex<Vec<usize>>,
+}
+
+/// Lists that one reader submits one after the other, and which go together.
+#[pyclass(frozen, module = "carpool._core")]
+#[derive(Default)]
+pub(crate) struct Convoy(many::Convoy);
+
+#[pymethods]
+impl Convoy {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// When, and with whom, a list is submitted for its waiter.
+enum Going<'a> {
+    /// With a flush, so that all leave together; told at the end.
+    Together,
+    Told(Told, Option<&'a Convoy>),
 }
 
 /// What the requests of a list ask for.
@@ -116,8 +136,7 @@ fn listed(
     Ok(all)
 }
 
-/// Submits a list for `waiter`; without `told` with a flush, so that they leave together, and it is told at the
-/// end.
+/// Submits a list for `waiter`.
 fn submit(
     shared: &Arc<Shared>,
     py: Python<'_>,
@@ -125,7 +144,7 @@ fn submit(
     all: Vec<Item<Payload>>,
     waiter: Waiter,
     asked: &AskedOfMany<'_>,
-    told: Option<Told>,
+    going: &Going<'_>,
 ) -> PyResult<Many<PyBorder>> {
     if shared.executor == Executor::Caller {
         // No caller runs what is one of many: a worker does.
@@ -141,9 +160,11 @@ fn submit(
         carpool_core::timer::start()?;
     }
     let terms = asked.terms(shared.core.now(), 0);
-    let submitted = match told {
-        Some(told) => shared.core.submit_many(all, waiter, terms, told),
-        None => shared.core.submit_together(all, waiter, terms),
+    let core = &shared.core;
+    let submitted = match *going {
+        Going::Together => core.submit_together(all, waiter, terms),
+        Going::Told(told, None) => core.submit_many(all, waiter, terms, told),
+        Going::Told(told, Some(convoy)) => core.submit_in(&convoy.0, all, waiter, terms, told),
     };
     let many = submitted.map_err(|RefusedMany { why, items, .. }| {
         let dearest = items.iter().map(|item| item.cost).max();
@@ -179,8 +200,11 @@ pub(crate) fn call_many(
             port: None,
         };
         let all = listed(shared, py, owner, items, asked, None)?;
-        let told = (!together).then_some(Told::AtTheEnd);
-        let many = submit(shared, py, owner, all, waiter, asked, told)?;
+        let going = match together {
+            true => Going::Together,
+            false => Going::Told(Told::AtTheEnd, None),
+        };
+        let many = submit(shared, py, owner, all, waiter, asked, &going)?;
         let waited = Watch::new(py)?.wait(py, parker, || many.is_over());
         if let Err(error) = waited {
             // Interrupted: nobody waits for the answers any more.
@@ -203,7 +227,8 @@ fn outcomes(shared: &Arc<Shared>, py: Python<'_>, many: &Many<PyBorder>) -> PyRe
 
 impl Window {
     /// Submits `items`; `callback()` comes from any thread when all have their outcomes, or, `per_step`,
-    /// whenever some more have.
+    /// whenever some more have. Those of one `convoy` go together.
+    #[allow(clippy::too_many_arguments, reason = "one per term")]
     pub(crate) fn submit(
         shared: &Arc<Shared>,
         py: Python<'_>,
@@ -212,6 +237,7 @@ impl Window {
         callback: Py<PyAny>,
         per_step: bool,
         asked: &AskedOfMany<'_>,
+        convoy: Option<&Convoy>,
     ) -> PyResult<Self> {
         let port = match shared.executor {
             Executor::Loop => match Port::current(py)? {
@@ -231,7 +257,8 @@ impl Window {
         };
         let mut refused = Vec::new();
         let all = listed(shared, py, owner, items, asked, Some(&mut refused))?;
-        let many = submit(shared, py, owner, all, waiter, asked, Some(told))?;
+        let going = Going::Told(told, convoy);
+        let many = submit(shared, py, owner, all, waiter, asked, &going)?;
         if let Some(port) = port {
             Pump::nudge(&shared.pumps.of(py, shared, &port)?, shared)?;
         }

@@ -1,13 +1,15 @@
 //! What the scheduler does with what it has learned: how long it holds, how many leave, who would be late.
 
 use super::late::Ahead;
+use super::learned::Learned;
 use super::objective::{Aside, Hold, Outlook};
 use super::policy::{self, Decision, Reason, decide};
 use super::{Shared, State};
 use crate::border::Border;
-use crate::clock::Nanos;
+use crate::clock::{NEVER, Nanos};
 use crate::error::Refusal;
 use crate::limits::Limits;
+use crate::many::Item;
 use crate::request::Terms;
 use crate::sync::atomic::Ordering::Relaxed;
 
@@ -163,6 +165,68 @@ impl<B: Border> State<B> {
             needs: end.saturating_sub(now),
             left: deadline.saturating_sub(now),
         })
+    }
+
+    /// How many of a list, in its order, can be answered before its deadline; all, where that is not asked for.
+    pub(crate) fn in_time<P>(
+        &self,
+        shared: &Shared<B>,
+        terms: &Terms,
+        items: &[Item<P>],
+        now: Nanos,
+    ) -> usize {
+        match &self.learned {
+            Some(learned) if shared.learning.refuse_late && terms.deadline != NEVER => {
+                self.how_many(learned, shared, terms, items, now)
+            }
+            _ => items.len(),
+        }
+    }
+
+    #[cold]
+    fn how_many<P>(
+        &self,
+        learned: &Learned,
+        shared: &Shared<B>,
+        terms: &Terms,
+        items: &[Item<P>],
+        now: Nanos,
+    ) -> usize {
+        let usual = Terms::urgency(terms.arrival, 0);
+        let (limits, pending) = (&self.limits, shared.admission.count());
+        let most = limits.max_batch_size;
+        // As a single call that finds the batcher idle: the first batch is tried.
+        let idle = pending == 0 && self.counters.in_flight == 0;
+        let tried = if idle { most.min(items.len()) } else { 0 };
+        let before = if terms.urgency < usual { 0 } else { pending };
+        let cost = items
+            .iter()
+            .map(|item| item.cost)
+            .fold(0, u64::saturating_add);
+        let each = cost / items.len().max(1) as u64;
+        let is_late = |place: usize| {
+            let ahead = Ahead {
+                now,
+                ends: learned.ends(),
+                free_slots: self.free_slots,
+                pending: before + place,
+                most,
+            };
+            learned
+                .earliest(&ahead, terms.deadline, each)
+                .is_some_and(|end| end > terms.deadline)
+        };
+        // Whoever stands behind one that is late is no sooner.
+        let (mut from, mut to) = (tried, items.len());
+        while from < to {
+            let middle = from + (to - from) / 2;
+            if is_late(middle) {
+                to = middle;
+            } else {
+                from = middle + 1;
+            }
+        }
+        from
     }
 
     /// How long before its deadline a pending request has no chance any more; 0 where that is not asked for, and

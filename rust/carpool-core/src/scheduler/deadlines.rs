@@ -19,7 +19,7 @@ use crate::clock::{NEVER, Nanos};
 use crate::many::Backlog;
 use crate::request::Handle;
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
+use crate::sync::atomic::Ordering::SeqCst;
 use crate::watch::End;
 
 /// Requests by deadline; where those are equal, by their addresses, which differ while they are kept.
@@ -93,14 +93,15 @@ impl<B: Border> State<B> {
     #[inline]
     pub(super) fn expire_due(&mut self, shared: &Shared<B>, now: Nanos, out: &mut Outbox<B>) {
         // Where late ones are refused, who has no chance any more is overdue.
+        let due = now.saturating_add(self.lead(shared));
         while let Some(request) = self
             .deadlines
             .take_due(now.saturating_add(self.lead(shared)))
         {
             self.expire(shared, request, out);
         }
-        if self.first_of_backlogs().is_some_and(|first| first <= now) {
-            let overdue = |backlog: &Backlog<B>| backlog.terms.deadline <= now;
+        if self.first_of_backlogs().is_some_and(|first| first <= due) {
+            let overdue = |backlog: &Backlog<B>| backlog.terms.deadline <= due;
             self.end_backlogs(shared, Failure::Expired, overdue, out);
         }
     }
@@ -129,7 +130,7 @@ impl<B: Border> State<B> {
         if pending {
             shared.leave_queue(1, request.terms.cost);
             if let Some(window) = request.window() {
-                window.ahead.fetch_sub(1, Relaxed);
+                window.leave(&request.terms);
             }
         }
         out.expired.push(request);

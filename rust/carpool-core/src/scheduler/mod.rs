@@ -19,6 +19,7 @@ pub mod learned;
 mod line;
 pub mod objective;
 mod overflow;
+pub mod packs;
 mod passing;
 pub mod pending;
 pub mod policy;
@@ -471,7 +472,7 @@ impl<B: Border> State<B> {
                 match Claimed::claim(handle) {
                     Ok(claimed) => {
                         if let Some(window) = claimed.handle().window() {
-                            window.ahead.fetch_sub(1, Relaxed);
+                            window.leave(&terms);
                         }
                         cost += terms.cost;
                         oldest = oldest.min(terms.arrival);

@@ -46,7 +46,7 @@ impl<B: Border> State<B> {
         let request = claimed.handle();
         self.deadlines.forget(request);
         if let Some(window) = request.window() {
-            window.ahead.fetch_sub(1, Relaxed);
+            window.leave(&request.terms);
         }
         if shared.has_budget() {
             shared.cost.fetch_sub(request.terms.cost, Relaxed);

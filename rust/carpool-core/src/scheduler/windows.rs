@@ -3,18 +3,20 @@
 
 use std::collections::VecDeque;
 
+use super::packs::{MOST, Packing};
 use super::{Outbox, Shared, State};
 use crate::border::{Border, Failure};
 use crate::clock::Nanos;
 use crate::limits::Limits;
-use crate::many::Backlog;
+use crate::many::{Backlog, Item, Place, Window};
 use crate::request::{Handle, Request, Terms, Who};
+use crate::sync::Arc;
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
 use crate::sync::lock;
 use crate::watch::End;
 
 impl<B: Border> State<B> {
-    /// How many of one window may be pending: two batches, and no more than half the queue, so that
+    /// How many of one window, or convoy, may be pending: two batches, and no more than half the queue, so that
     /// single calls find room beside a list; of one that leaves together a batch.
     fn most_ahead(&self, together: bool) -> usize {
         let Limits {
@@ -25,7 +27,9 @@ impl<B: Border> State<B> {
         if together {
             return max_batch_size.min(max_queue);
         }
-        max_batch_size.saturating_mul(2).min((max_queue / 2).max(1))
+        max_batch_size
+            .saturating_mul(MOST)
+            .min((max_queue / 2).max(1))
     }
 }
 
@@ -36,16 +40,19 @@ impl<B: Border> State<B> {
         // Known before the look for room: a cancel that frees some sees it, or this sees the room.
         shared.short.store(1, SeqCst);
         let mut short = !self.lobby.is_empty();
-        let mut served = VecDeque::new();
+        let mut served: VecDeque<Backlog<B>> = VecDeque::new();
         for _ in 0..self.backlogs.len() {
             let Some(mut backlog) = self.backlogs.pop_front() else {
                 break;
             };
             let before = backlog.waiting.len();
             short = short || self.let_in_some(shared, &mut backlog, now);
+            let convoy = &backlog.window.convoy;
+            // Whose convoy was served comes behind it.
+            let follows = |one: &Backlog<B>| Arc::ptr_eq(&one.window.convoy, convoy);
             if backlog.waiting.is_empty() {
                 out.backlogs.push((backlog, 0));
-            } else if backlog.waiting.len() < before {
+            } else if backlog.waiting.len() < before || served.iter().any(follows) {
                 served.push_back(backlog);
             } else {
                 self.backlogs.push_back(backlog);
@@ -59,40 +66,101 @@ impl<B: Border> State<B> {
 
     /// True when there was less room than it would have taken.
     fn let_in_some(&mut self, shared: &Shared<B>, backlog: &mut Backlog<B>, now: Nanos) -> bool {
-        let window = &backlog.window;
-        let ahead = window.ahead.load(Relaxed);
+        let ahead = backlog.window.convoy.count.load(Relaxed);
         let wanted = self
-            .most_ahead(window.together)
+            .most_ahead(backlog.window.together)
             .saturating_sub(ahead)
             .min(backlog.waiting.len());
         if wanted == 0 {
             return false;
         }
+        if backlog.window.packed {
+            return self.let_in_packed(shared, backlog, wanted, now);
+        }
         let room = shared.admission.enter_waiting(wanted);
-        window.ahead.store(ahead + room, Relaxed);
-        // As urgent, against its arrival, as the list was when it was submitted.
-        let terms = backlog.terms;
-        let urgency = now.wrapping_add(terms.urgency.wrapping_sub(terms.arrival));
-        let mut list = lock(&backlog.list);
-        for item in backlog.waiting.drain(..room) {
-            if shared.has_budget() {
-                shared.cost.fetch_add(item.cost, Relaxed);
+        let Backlog { list, waiting, .. } = backlog;
+        let mut list = lock(list);
+        for _ in 0..room {
+            if let Some((place, item)) = waiting.pop(0) {
+                let request = self.queue(shared, &backlog.window, &backlog.terms, item, now);
+                list.put(place, Place::Made(request));
             }
-            let terms = Terms {
-                arrival: now,
-                urgency,
-                cost: item.cost,
-                key: item.key,
-                deadline: terms.deadline,
-                length: item.length,
-            };
-            let who = Who::Many(window.clone());
-            let (request, listed) = Handle::pair(|| Request::new(item.payload, who, terms, false));
-            list.made.push(listed);
-            self.deadlines.add(&request);
-            self.pending.push(request);
         }
         room < wanted
+    }
+
+    /// The same for requests that differ: no more than `most`, and no more batches of them than may be ahead. What
+    /// completes batches comes first, then the others in their order.
+    fn let_in_packed(
+        &mut self,
+        shared: &Shared<B>,
+        backlog: &mut Backlog<B>,
+        most: usize,
+        now: Nanos,
+    ) -> bool {
+        let holds = self.limits.wait > 0 || self.learned.as_ref().is_some_and(|one| one.aims());
+        let packing = Packing::of(&self.limits, holds);
+        let convoy = &backlog.window.convoy;
+        let (mut packs, mut list) = (lock(&convoy.packs), lock(&backlog.list));
+        let (mut begun, mut let_in) = (packs.keys().into_iter(), 0);
+        loop {
+            let key = begun.next();
+            let begins = key.is_none();
+            let Some(key) = key.or_else(|| backlog.waiting.first()) else {
+                return false;
+            };
+            if begins && !packs.may_begin(&packing) {
+                return false;
+            }
+            let mut first = begins;
+            while let Some(cost) = backlog.waiting.cost(key) {
+                if !first && !packs.fits(key, cost, &packing) {
+                    break;
+                }
+                if let_in == most {
+                    return false;
+                }
+                if shared.admission.enter_waiting(1) == 0 {
+                    return true;
+                }
+                if let Some((place, item)) = backlog.waiting.pop(key) {
+                    packs.enter(key, cost, &packing);
+                    let request = self.queue(shared, &backlog.window, &backlog.terms, item, now);
+                    list.put(place, Place::Made(request));
+                }
+                (first, let_in) = (false, let_in + 1);
+            }
+        }
+    }
+
+    /// Queues one of a list with these terms, which has been counted in.
+    #[inline]
+    fn queue(
+        &mut self,
+        shared: &Shared<B>,
+        window: &Arc<Window<B>>,
+        terms: &Terms,
+        item: Item<B::Payload>,
+        now: Nanos,
+    ) -> Handle<B> {
+        if shared.has_budget() {
+            shared.cost.fetch_add(item.cost, Relaxed);
+        }
+        let terms = Terms {
+            arrival: now,
+            // As urgent, against its arrival, as the list was when it was submitted.
+            urgency: now.wrapping_add(terms.urgency.wrapping_sub(terms.arrival)),
+            cost: item.cost,
+            key: item.key,
+            deadline: terms.deadline,
+            length: item.length,
+        };
+        window.convoy.count.fetch_add(1, Relaxed);
+        let who = Who::Many(window.clone());
+        let (request, listed) = Handle::pair(|| Request::new(item.payload, who, terms, false));
+        self.deadlines.add(&request);
+        self.pending.push(request);
+        listed
     }
 
     /// Ends all backlogs that `which` says; their waiters are told after unlocking.

@@ -57,14 +57,14 @@ MANY = [
     list_of(
         "three-batches-ahead",
         LET_IN,
-        "max_batch_size.saturating_mul(2)",
+        "max_batch_size.saturating_mul(MOST)",
         "max_batch_size.saturating_mul(3)",
     ),
     list_of("windows-fill-the-queue", LET_IN, ".min((max_queue / 2).max(1))", ".min(max_queue)"),
     list_of(
         "sealed-count-as-ahead",
         SCHEDULER,
-        "                        window.ahead.fetch_sub(1, Relaxed);\n",
+        "                        window.leave(&terms);\n",
         "                        let _ = window;\n",
     ),
     list_of(
@@ -95,6 +95,48 @@ MANY = [
         "cancelled-window-keeps-its-places",
         MANY_RS,
         "                    shared.leave_queue(1, request.terms.cost);\n",
+        "",
+    ),
+    list_of(
+        "small-batches-are-not-counted",
+        MANY_RS,
+        "packed: shared.has_budget() || items.iter().any(|item| item.key != 0),",
+        "packed: false,",
+    ),
+    list_of(
+        "each-for-itself-in-a-convoy",
+        MANY_RS,
+        "convoy: how.convoy.cloned().unwrap_or_default().0,",
+        "convoy: Convoy::default().0,",
+    ),
+    list_of(
+        "cancelled-stays-ahead-of-its-convoy",
+        MANY_RS,
+        "                    self.window.leave(&request.terms);\n",
+        "",
+    ),
+    list_of(
+        "expired-stays-ahead",
+        "scheduler/deadlines.rs",
+        "                window.leave(&request.terms);\n",
+        "                let _ = window;\n",
+    ),
+    list_of(
+        "who-gave-way-stays-ahead",
+        "scheduler/overflow.rs",
+        "            window.leave(&request.terms);\n",
+        "            let _ = window;\n",
+    ),
+    list_of(
+        "held-batches-counted-one-by-one",
+        "scheduler/packs.rs",
+        "            true => requests.div_ceil(self.size.max(1)),\n",
+        "            true => packs,\n",
+    ),
+    list_of(
+        "later-lists-overtake-their-convoy",
+        LET_IN,
+        " || served.iter().any(follows)",
         "",
     ),
 ]
