@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from carpool import Batcher, BatchLengthError, batched
+from carpool import Batcher, BatchLengthError, RequestTooLarge, batched
 from carpool._options import Options
 from carpool._submit.warmup import sizes_of
 from gates import LIMIT, WAYS, Gate, in_thread
@@ -31,6 +31,34 @@ def test_lists_are_filled_up_with_repeats_of_the_last_item() -> None:
     assert [future.result() for future in futures] == [("answer", number) for number in range(3)]
     assert gate.batches == [["first"], [0, 1, 2, 2]]
     assert f.stats.batch_sizes.max == 3, "requests are counted, not rows"
+
+
+def test_rows_that_fill_up_a_padded_batch_count_for_its_cost(gate: Gate) -> None:
+    f = batched(gate.handler, batch_sizes=SIZES, max_batch_cost=1000, cost=len, padded_cost=True)
+    first = f.submit("first")
+    gate.entered()
+    items = ["x" * length for length in (200, 200, 200, 200, 200, 90, 300, 90, 90, 90, 500, 1000)]
+    futures = [f.submit(item) for item in items]
+    gate.open()
+    answers = [future.result(LIMIT) for future in [first, *futures]]
+    assert [item for _, item in answers] == ["first", *items]
+    assert max(len(batch) * max(map(len, batch)) for batch in gate.batches) <= 1000
+    # Five would be filled up to eight.
+    assert [len(batch) for batch in gate.batches[1:3]] == [4, 2]
+
+
+def test_a_lone_request_is_filled_up_too() -> None:
+    f = batched(plain, batch_sizes=[4, 8], max_batch_cost=1000, cost=len, padded_cost=True)
+    assert f("x" * 250) == "x" * 250
+    with pytest.raises(RequestTooLarge, match=r"costs 251.*smallest of batch_sizes each 250"):
+        f("x" * 251)
+    f.configure(max_batch_cost=1004)
+    assert f("x" * 251) == "x" * 251
+    assert list(f.map(["x" * 252, "x"], return_exceptions=True))[1] == "x"
+    with pytest.raises(ValueError, match=r"batch of 4.*every call would be refused"):
+        batched(plain, batch_sizes=[4, 8], max_batch_cost=1000, cost=251, padded_cost=True)
+    with pytest.raises(ValueError, match="every call would be refused"):
+        batched(plain, batch_sizes=[4, 8], max_batch_cost=3, padded_cost=True)
 
 
 def test_every_parameter_is_filled_up_and_shared_ones_stay_one_value() -> None:

@@ -209,6 +209,12 @@ class Options:
         if self.batch_sizes is not None:
             sizes = _sizes("batch_sizes", self.batch_sizes, self.max_batch_size)
             object.__setattr__(self, "batch_sizes", sizes)
+            least = min(sizes)
+            if self.padded_cost and least * _fixed_cost(self.cost) > (self.max_batch_cost or 0):
+                raise ValueError(
+                    f"a batch of {least} (the smallest of batch_sizes) costs more than "
+                    f"max_batch_cost={self.max_batch_cost}: every call would be refused"
+                )
         if self.target_ms is not None:
             _milliseconds("target_ms", self.target_ms)
             if self.target_ms == 0:
@@ -402,6 +408,13 @@ def _count(name: str, value: object, least: int = 1) -> None:
         raise ValueError(
             f"{name} must be at least {least} (and at most {LARGEST_COUNT}), not {value}"
         )
+
+
+def _fixed_cost(cost: object) -> int:
+    """What every call costs; 0 where that is measured."""
+    if cost is None:
+        return 1
+    return cost if isinstance(cost, int) else 0
 
 
 def _from_0(name: str, value: object) -> None:

@@ -111,6 +111,11 @@ impl<B: Border> Batcher<B> {
         self.shared.posted.max_batch_size()
     }
 
+    /// What one request may cost at most: less than a batch, where that is padded and filled up to a size.
+    pub fn most_of_one(&self) -> u64 {
+        self.shared.posted.most_of_one()
+    }
+
     /// Most batches in flight at once, in the same way.
     pub fn slots(&self) -> usize {
         self.shared.posted.slots()

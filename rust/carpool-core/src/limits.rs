@@ -114,6 +114,14 @@ impl Limits {
         Ok(())
     }
 
+    /// What one request may cost, that alone counts as `lone`.
+    fn most_of_one(&self, lone: u64) -> u64 {
+        match self.max_batch_cost {
+            u64::MAX => u64::MAX,
+            most => most / lone,
+        }
+    }
+
     /// Refuses a change to `next` of what is settled for good: whether costs are counted, and what is no
     /// number.
     pub(crate) fn check_change(&self, counts_cost: bool, next: &Self) -> Result<(), BadLimit> {
@@ -148,9 +156,12 @@ impl Limits {
 #[derive(Debug)]
 pub(crate) struct Posted {
     max_batch_size: AtomicUsize,
-    max_batch_cost: AtomicU64,
+    /// What one request may cost at most.
+    most_of_one: AtomicU64,
     wait: AtomicU64,
     slots: AtomicUsize,
+    /// As how many requests a lone one counts against the budget; for good.
+    lone: u64,
     /// Whether there is a budget, so that costs are counted; for good.
     pub(crate) counts_cost: bool,
     /// For good.
@@ -159,10 +170,11 @@ pub(crate) struct Posted {
 }
 
 impl Posted {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, lone: u64) -> Self {
         Self {
             max_batch_size: AtomicUsize::new(limits.max_batch_size),
-            max_batch_cost: AtomicU64::new(limits.max_batch_cost),
+            most_of_one: AtomicU64::new(limits.most_of_one(lone)),
+            lone,
             wait: AtomicU64::new(limits.wait),
             slots: AtomicUsize::new(limits.slots),
             counts_cost: limits.max_batch_cost != u64::MAX,
@@ -174,7 +186,8 @@ impl Posted {
     /// Under the scheduler's lock.
     pub(crate) fn post(&self, limits: &Limits) {
         self.max_batch_size.store(limits.max_batch_size, Release);
-        self.max_batch_cost.store(limits.max_batch_cost, Release);
+        self.most_of_one
+            .store(limits.most_of_one(self.lone), Release);
         self.wait.store(limits.wait, Release);
         self.slots.store(limits.slots, Release);
         self.steps.store(limits.steps, Release);
@@ -186,8 +199,8 @@ impl Posted {
     }
 
     #[inline]
-    pub(crate) fn max_batch_cost(&self) -> u64 {
-        self.max_batch_cost.load(Acquire)
+    pub(crate) fn most_of_one(&self) -> u64 {
+        self.most_of_one.load(Acquire)
     }
 
     #[inline]

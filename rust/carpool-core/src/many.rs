@@ -323,7 +323,7 @@ pub(crate) fn submit_many<B: Border>(
         }
         Err(RefusedMany { why, items, waiter })
     };
-    let most = shared.posted.max_batch_cost();
+    let most = shared.posted.most_of_one();
     if items.iter().any(|item| item.cost > most) {
         return refuse(Refusal::TooLarge, items, waiter);
     }

@@ -126,7 +126,7 @@ pub(crate) fn submit<B: Border>(
     terms: Terms,
     announce: Announce,
 ) -> Result<Ticket<B>, Refused<B::Payload, B::Waiter>> {
-    if terms.cost > shared.posted.max_batch_cost() {
+    if terms.cost > shared.posted.most_of_one() {
         return refuse(shared, Refusal::TooLarge, payload, waiter, &terms);
     }
     if terms.deadline != NEVER && shared.learning.refuse_late {

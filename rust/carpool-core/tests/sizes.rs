@@ -158,3 +158,57 @@ proptest! {
         prop_assert!(taken == n.min(8) || SIZES.contains(&taken));
     }
 }
+
+/// Rows that fill a size up are as long as the longest, so they cost as much.
+#[test]
+fn no_padded_batch_exceeds_its_budget_with_the_rows_that_fill_it_up() {
+    let mut seed = 1_u64;
+    let mut below = |n: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % n
+    };
+    for life in 0..200 {
+        let sizes = [&[1, 2, 4, 8][..], &[2, 8], &[3, 4, 6], &[8]][life % 4];
+        let limits = Limits {
+            max_batch_size: 8,
+            max_batch_cost: 24 + below(40),
+            padded: true,
+            look_ahead: below(3) as usize,
+            length_window: below(2) as usize,
+            ..Limits::default()
+        };
+        let (batcher, time) = batcher(sizes, limits);
+        assert_eq!(
+            batcher.most_of_one(),
+            limits.max_batch_cost / sizes[0] as u64
+        );
+        let log = Log::default();
+        let (mut sent, mut ran) = (0, 0);
+        for id in 0..60 {
+            let cost = below(14);
+            let terms = carpool_core::Terms {
+                cost,
+                length: cost,
+                ..carpool_core::Terms::at(batcher.now())
+            };
+            let submitted = batcher.submit_with(
+                id,
+                log.waiter(id),
+                terms,
+                carpool_core::submit::Announce::Yes,
+            );
+            assert_eq!(submitted.is_ok(), cost <= batcher.most_of_one());
+            sent += usize::from(submitted.is_ok());
+            if id % 7 != 6 && id != 59 {
+                continue;
+            }
+            while let Some(batch) = pull(&batcher) {
+                let dearest = batch.requests().map(|one| one.terms.cost).max().unwrap();
+                let cost = batch.padded_len() as u64 * dearest;
+                assert!(cost <= limits.max_batch_cost, "{sizes:?}: {cost}");
+                ran += run(batch, &time, |n| n as u64);
+            }
+        }
+        assert_eq!(ran, sent);
+    }
+}

@@ -76,9 +76,14 @@ pub(crate) fn refused(py: Python<'_>, engine: &Shared, why: Refusal, cost: u64) 
         }
         Refusal::TooLarge => {
             let most = engine.core.limits().max_batch_cost;
+            let of_one = engine.core.most_of_one();
+            let filled = match of_one < most {
+                true => format!(", so in the smallest of batch_sizes each {of_one}"),
+                false => String::new(),
+            };
             let text = format!(
                 "{name}: the request costs {cost}, a whole batch may cost {most} \
-                 (max_batch_cost={most}); make it smaller or raise max_batch_cost"
+                 (max_batch_cost={most}){filled}; make it smaller or raise max_batch_cost"
             );
             raise(py, "RequestTooLarge", text)
         }

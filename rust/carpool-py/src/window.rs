@@ -93,7 +93,7 @@ fn listed(
 ) -> PyResult<Vec<Item<Payload>>> {
     let origin = run::current(py);
     let (level, context) = asked.kept(py)?;
-    let most = shared.core.limits().max_batch_cost;
+    let most = shared.core.most_of_one();
     let alone = refused.is_some();
     let of_one = |item: &Py<PyAny>| -> PyResult<_> {
         let Measured { cost, key, length } = asked.of(py, item)?;

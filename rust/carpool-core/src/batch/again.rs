@@ -3,7 +3,7 @@
 use super::{Batch, Outgoing};
 use crate::border::{Border, Failure};
 use crate::clock::{NEVER, Nanos};
-use crate::scheduler::budget::{Budget, Load};
+use crate::scheduler::budget::Load;
 use crate::scheduler::change::Fits;
 
 impl<B: Border> Batch<B> {
@@ -60,7 +60,7 @@ impl<B: Border> Batch<B> {
         let costs = self.requests.iter().map(|one| one.handle().terms.cost);
         let load = costs.fold(Load::default(), Load::with);
         self.shared.locked(|state, out| {
-            let cost = Budget::of(&state.limits).total(&load);
+            let cost = state.pending.budget().total(&load);
             let fits = state.was_too_large(&self.shared, size, cost);
             state.settle(&self.shared, now, out);
             fits

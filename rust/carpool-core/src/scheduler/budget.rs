@@ -1,17 +1,20 @@
 //! What requests cost together, and whether one more fits.
 //!
 //! Plainly the sum of their costs; padded, as many times the largest as there are requests: what a batch costs
-//! whose rows are padded to the longest.
+//! whose rows are padded to the longest. Where batches have a few sizes, they are filled up to one with such rows, too.
 
 use std::collections::BTreeMap;
 
+use super::sizes::Sizes;
 use crate::limits::Limits;
+use crate::sync::Arc;
 
 /// How costs are added up, and how much they may come to.
 #[derive(Debug, Clone, Copy)]
-pub struct Budget {
+pub struct Budget<'a> {
     most: u64,
     padded: bool,
+    sizes: Option<&'a Sizes>,
 }
 
 /// The costs of some requests.
@@ -37,13 +40,19 @@ impl Load {
     }
 }
 
-impl Budget {
-    /// Of these limits.
+/// As many rows as a batch of so many requests has.
+fn rows(sizes: Option<&Sizes>, count: usize) -> u64 {
+    sizes.map_or(count, |sizes| sizes.rows(count)) as u64
+}
+
+impl<'a> Budget<'a> {
+    /// Of these limits, and of these sizes of batches, if they have a few only.
     #[inline]
-    pub fn of(limits: &Limits) -> Self {
+    pub fn of(limits: &Limits, sizes: Option<&'a Sizes>) -> Self {
         Self {
             most: limits.max_batch_cost,
             padded: limits.padded,
+            sizes,
         }
     }
 
@@ -51,7 +60,7 @@ impl Budget {
     #[inline]
     pub fn total(&self, load: &Load) -> u64 {
         if self.padded {
-            (load.count as u64).saturating_mul(load.largest)
+            rows(self.sizes, load.count).saturating_mul(load.largest)
         } else {
             load.sum
         }
@@ -76,14 +85,25 @@ pub(super) struct Tally {
     sum: u64,
     /// How often each cost is there; where costs are padded.
     costs: Option<BTreeMap<u64, usize>>,
+    sizes: Option<Arc<Sizes>>,
+}
+
+/// How costs are added up.
+#[derive(Debug, Clone, Default)]
+pub struct Counting {
+    /// As padded to the largest.
+    pub padded: bool,
+    /// To one of these sizes, as well.
+    pub sizes: Option<Arc<Sizes>>,
 }
 
 impl Tally {
-    pub(super) fn new(padded: bool) -> Self {
+    pub(super) fn new(counting: &Counting) -> Self {
         Self {
             count: 0,
             sum: 0,
-            costs: padded.then(BTreeMap::new),
+            costs: counting.padded.then(BTreeMap::new),
+            sizes: counting.sizes.clone(),
         }
     }
 
@@ -141,7 +161,7 @@ impl Tally {
     #[cold]
     fn padded_total(&self) -> u64 {
         let load = self.load();
-        (load.count as u64).saturating_mul(load.largest)
+        rows(self.sizes.as_deref(), load.count).saturating_mul(load.largest)
     }
 
     pub(super) fn load(&self) -> Load {
@@ -187,15 +207,50 @@ mod tests {
             ("no overflow", true, &[u64::MAX, 1], u64::MAX, false),
         ];
         for (what, padded, before, cost, expected) in rows {
-            let budget = Budget { most: 10, padded };
+            let budget = Budget {
+                most: 10,
+                padded,
+                sizes: None,
+            };
             assert_eq!(budget.fits(&load(before), cost), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn rows_that_fill_a_size_cost_as_much() {
+        let sizes = Sizes::new(&[2, 4]).unwrap();
+        let rows: [(&str, bool, &[u64], u64, bool); 6] = [
+            ("one is two", true, &[], 6, true),
+            ("two of two", true, &[5], 5, true),
+            ("three are four", true, &[3, 3], 3, false),
+            ("four of four", true, &[2, 2, 2], 2, true),
+            ("beyond the largest", true, &[2, 2, 2, 2], 2, true),
+            ("not padded", false, &[3, 3], 3, true),
+        ];
+        for (what, padded, before, cost, expected) in rows {
+            let budget = Budget {
+                most: 10,
+                padded,
+                sizes: Some(&sizes),
+            };
+            assert_eq!(budget.fits(&load(before), cost), expected, "{what}");
+            let counting = Counting {
+                padded,
+                sizes: Some(Arc::new(sizes.clone())),
+            };
+            let mut tally = Tally::new(&counting);
+            before.iter().for_each(|&cost| tally.add(cost));
+            assert_eq!(tally.total(), budget.total(&load(before)), "{what}");
         }
     }
 
     #[test]
     fn a_tally_forgets_what_has_gone() {
         for padded in [false, true] {
-            let mut tally = Tally::new(padded);
+            let mut tally = Tally::new(&Counting {
+                padded,
+                sizes: None,
+            });
             for cost in [3, 9, 9, 1] {
                 tally.add(cost);
             }

@@ -4,7 +4,7 @@
 //! bound of the queue. Settling afterwards brings in line who waits by the old ones: the slot at the front (its
 //! timer, its stated need), the caller that keeps the time, those who wait for room.
 
-use super::budget::{Budget, Load};
+use super::budget::Load;
 use super::{Shared, State};
 use crate::border::Border;
 use crate::limits::Limits;
@@ -80,7 +80,7 @@ impl<B: Border> State<B> {
             .leaves(costs.len() as u64, most as u64, size as u64);
         let load = costs.fold(Load::default(), Load::with);
         let most = self.limits.max_batch_cost;
-        let total = Budget::of(&self.limits).total(&load);
+        let total = self.pending.budget().total(&load);
         // One that no other fits beside is as full as it gets; a larger one left alone.
         let full = if misfit { total.max(most) } else { total };
         if load.count > 1 {

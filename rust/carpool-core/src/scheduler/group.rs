@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::budget::{Load, Tally};
+use super::budget::{Counting, Load, Tally};
 use super::pending::Queued;
 use crate::clock::Nanos;
 use crate::limits::Limits;
@@ -53,10 +53,10 @@ pub(super) struct Group<H> {
 }
 
 impl<H: Queued> Group<H> {
-    pub(super) fn new(padded: bool) -> Self {
+    pub(super) fn new(counting: &Counting) -> Self {
         Self {
             lanes: Vec::new(),
-            tally: Tally::new(padded),
+            tally: Tally::new(counting),
             indexed: None,
         }
     }
@@ -229,15 +229,15 @@ impl<H: Queued> Group<H> {
 pub(super) struct Groups<H> {
     plain: Group<H>,
     keyed: HashMap<u64, Group<H>, BuildHasherDefault<Mix>>,
-    padded: bool,
+    counting: Counting,
 }
 
 impl<H: Queued> Groups<H> {
-    pub(super) fn new(padded: bool) -> Self {
+    pub(super) fn new(counting: Counting) -> Self {
         Self {
-            plain: Group::new(padded),
+            plain: Group::new(&counting),
             keyed: HashMap::default(),
-            padded,
+            counting,
         }
     }
 
@@ -268,9 +268,9 @@ impl<H: Queued> Groups<H> {
         match key {
             0 => &mut self.plain,
             key => {
-                let padded = self.padded;
+                let counting = &self.counting;
                 let entry = self.keyed.entry(key);
-                entry.or_insert_with(|| Group::new(padded))
+                entry.or_insert_with(|| Group::new(counting))
             }
         }
     }
@@ -288,7 +288,7 @@ impl<H: Queued> Groups<H> {
 
     /// Takes everything out.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = H> {
-        let plain = std::mem::replace(&mut self.plain, Group::new(self.padded));
+        let plain = std::mem::replace(&mut self.plain, Group::new(&self.counting));
         let groups = self.keyed.drain().map(|(_, group)| group).chain([plain]);
         groups.flat_map(|group| group.lanes.into_iter().flat_map(|lane| lane.queue))
     }

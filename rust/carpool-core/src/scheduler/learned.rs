@@ -52,12 +52,20 @@ impl Learning {
         fitting.max().unwrap_or(all[0])
     }
 
+    /// As how many requests a lone one counts against the budget.
+    pub(crate) fn at_least(&self, limits: &Limits) -> u64 {
+        match &self.sizes {
+            Some(sizes) if limits.padded => sizes.rows(1) as u64,
+            _ => 1,
+        }
+    }
+
     /// As many rows as a handler sees of `n` requests.
     #[inline]
     pub(crate) fn padded(&self, n: usize) -> usize {
         match &self.sizes {
             None => n,
-            Some(sizes) => sizes.fit(n).max(n),
+            Some(sizes) => sizes.rows(n),
         }
     }
 }

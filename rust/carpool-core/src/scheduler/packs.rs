@@ -15,19 +15,19 @@ pub const MOST: usize = 2;
 
 /// What fits a batch, and what counts as one.
 #[derive(Debug, Clone, Copy)]
-pub struct Packing {
+pub struct Packing<'a> {
     size: usize,
-    budget: Budget,
+    budget: Budget<'a>,
     holds: bool,
 }
 
-impl Packing {
+impl<'a> Packing<'a> {
     /// Under these limits. `holds`: requests are held for company. Then packs that are not full count together, by
     /// the number of their requests: one by one they would be held, too.
-    pub fn of(limits: &Limits, holds: bool) -> Self {
+    pub fn of(limits: &Limits, budget: Budget<'a>, holds: bool) -> Self {
         Self {
             size: limits.max_batch_size,
-            budget: Budget::of(limits),
+            budget,
             holds,
         }
     }
@@ -61,12 +61,12 @@ pub struct Packs {
 
 impl Packs {
     /// How many batches.
-    pub fn batches(&self, packing: &Packing) -> usize {
+    pub fn batches(&self, packing: &Packing<'_>) -> usize {
         self.closed + packing.count(self.open, self.in_open)
     }
 
     /// Whether one of these terms fits the last pack of its key.
-    pub fn fits(&self, key: u64, cost: u64, packing: &Packing) -> bool {
+    pub fn fits(&self, key: u64, cost: u64, packing: &Packing<'_>) -> bool {
         self.by_key
             .get(&key)
             .and_then(VecDeque::back)
@@ -74,7 +74,7 @@ impl Packs {
     }
 
     /// Whether there may be another pack.
-    pub fn may_begin(&self, packing: &Packing) -> bool {
+    pub fn may_begin(&self, packing: &Packing<'_>) -> bool {
         self.closed + packing.count(self.open + 1, self.in_open + 1) <= MOST
     }
 
@@ -84,7 +84,7 @@ impl Packs {
     }
 
     /// Counts one in.
-    pub fn enter(&mut self, key: u64, cost: u64, packing: &Packing) {
+    pub fn enter(&mut self, key: u64, cost: u64, packing: &Packing<'_>) {
         let packs = self.by_key.entry(key).or_default();
         match packs.back_mut() {
             Some(last) if pack_fits(last, cost, packing) => {
@@ -134,7 +134,7 @@ impl Packs {
     }
 }
 
-fn pack_fits(pack: &Pack, cost: u64, packing: &Packing) -> bool {
+fn pack_fits(pack: &Pack, cost: u64, packing: &Packing<'_>) -> bool {
     pack.load.count < packing.size && packing.budget.fits(&pack.load, cost)
 }
 
@@ -142,19 +142,19 @@ fn pack_fits(pack: &Pack, cost: u64, packing: &Packing) -> bool {
 mod tests {
     use super::*;
 
-    fn packing(size: usize, most: u64, padded: bool, holds: bool) -> Packing {
+    fn packing(size: usize, most: u64, padded: bool, holds: bool) -> Packing<'static> {
         let limits = Limits {
             max_batch_size: size,
             max_batch_cost: most,
             padded,
             ..Limits::default()
         };
-        Packing::of(&limits, holds)
+        Packing::of(&limits, Budget::of(&limits, None), holds)
     }
 
     #[test]
     fn how_many_batches() {
-        type Row = (&'static str, Packing, &'static [(u64, u64)], usize);
+        type Row = (&'static str, Packing<'static>, &'static [(u64, u64)], usize);
         let by_size = packing(3, u64::MAX, false, false);
         let held = packing(3, u64::MAX, false, true);
         let by_cost = packing(9, 10, false, false);

@@ -11,15 +11,17 @@
 
 use std::collections::BTreeSet;
 
-use super::budget::{Budget, Load};
+use super::budget::{Budget, Counting, Load};
 use super::group::Groups;
 use super::objective::Aside;
 use super::policy::View;
 use super::ranks::Ranks;
+use super::sizes::Sizes;
 use super::taking;
 use crate::clock::Nanos;
 use crate::limits::{Limits, Overflow};
 use crate::request::Terms;
+use crate::sync::Arc;
 
 /// What can be queued here.
 pub trait Queued {
@@ -40,19 +42,32 @@ pub struct Pending<H> {
     /// Where requests give way at a full queue.
     ranks: Option<Ranks<H>>,
     limits: Limits,
+    /// Those that batches may have, where that counts for their costs.
+    sizes: Option<Arc<Sizes>>,
     len: usize,
 }
 
 impl<H: Queued + Clone> Pending<H> {
     /// Nothing pending.
     pub fn new(limits: Limits) -> Self {
+        Self::of_sizes(limits, None)
+    }
+
+    /// The same for batches that are filled up to one of these sizes.
+    pub fn of_sizes(limits: Limits, sizes: Option<Sizes>) -> Self {
+        let sizes = sizes.filter(|_| limits.padded).map(Arc::new);
+        let counting = Counting {
+            padded: limits.padded,
+            sizes: sizes.clone(),
+        };
         Self {
-            groups: Groups::new(limits.padded),
+            groups: Groups::new(counting),
             by_urgency: BTreeSet::new(),
             by_arrival: BTreeSet::new(),
             full: BTreeSet::new(),
             ranks: (limits.overflow == Overflow::Shed).then(Ranks::new),
             limits,
+            sizes,
             len: 0,
         }
     }
@@ -66,6 +81,11 @@ impl<H: Queued + Clone> Pending<H> {
                 self.index(key);
             }
         }
+    }
+
+    /// What a batch may cost.
+    pub fn budget(&self) -> Budget<'_> {
+        Budget::of(&self.limits, self.sizes.as_deref())
     }
 
     /// Handles queued, dead ones included.
@@ -198,7 +218,7 @@ impl<H: Queued + Clone> Pending<H> {
         };
         let (count, cost) = if some_dead {
             let load = group.live(size);
-            (load.count, Budget::of(&self.limits).total(&load))
+            (load.count, self.budget().total(&load))
         } else {
             (group.len(), group.tally.total())
         };
@@ -231,7 +251,7 @@ impl<H: Queued + Clone> Pending<H> {
         let in_order = group.lanes.len() == 1 && self.limits.length_window == 0;
         let sure = if in_order { size } else { 1 };
         let queue = group.lanes[first].queue.iter();
-        let (budget, mut load) = (Budget::of(&self.limits), Load::default());
+        let (budget, mut load) = (self.budget(), Load::default());
         for item in queue.filter(|item| item.is_live()).take(sure) {
             let cost = item.terms().cost;
             if !budget.fits(&load, cost) {
@@ -285,7 +305,15 @@ impl<H: Queued + Clone> Pending<H> {
             claim(item)
         };
         let before = group.len();
-        let misfit = taking::take(group, &self.limits, size, now, aside, claim);
+        let misfit = taking::take(
+            group,
+            &self.limits,
+            self.sizes.as_deref(),
+            size,
+            now,
+            aside,
+            claim,
+        );
         self.len -= before - group.len();
         self.index(key);
         misfit

@@ -26,7 +26,7 @@ pub fn nearest(
     mut longest: u64,
     mut load: Load,
     room: usize,
-    budget: &Budget,
+    budget: &Budget<'_>,
 ) -> (Vec<usize>, bool) {
     let length = |&at: &usize| candidates[at].length;
     let (mut shorter, mut longer): (Vec<usize>, Vec<usize>) =
@@ -106,7 +106,7 @@ mod tests {
                 &[0, 2, 3],
             ),
         ];
-        let budget = Budget::of(&Limits::default());
+        let budget = Budget::of(&Limits::default(), None);
         for (what, lengths, (longest, count), room, expected) in rows {
             let candidates: Vec<_> = lengths
                 .iter()
@@ -134,15 +134,18 @@ mod tests {
                 .collect()
         };
         let load = Load::default().with(6);
-        let budget = Budget::of(&limits);
+        let budget = Budget::of(&limits, None);
         let all = of(&[(5, 5), (4, 2), (3, 3), (2, 2)]);
         assert_eq!(nearest(&all, 5, load, 4, &budget), (vec![1, 3], true));
         assert_eq!(nearest(&all, 5, load, 1, &budget), (vec![1], true));
 
-        let padded = Budget::of(&Limits {
-            padded: true,
-            ..limits
-        });
+        let padded = Budget::of(
+            &Limits {
+                padded: true,
+                ..limits
+            },
+            None,
+        );
         let load = Load::default().with(3);
         let all = of(&[(3, 3), (5, 5), (2, 2), (1, 1)]);
         assert_eq!(nearest(&all, 3, load, 4, &padded), (vec![0, 2], true));

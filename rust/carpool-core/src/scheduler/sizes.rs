@@ -41,6 +41,11 @@ impl Sizes {
         self.0[self.place(n)]
     }
 
+    /// As many rows as a batch of `n` requests is filled up to.
+    pub fn rows(&self, n: usize) -> usize {
+        self.fit(n).max(n)
+    }
+
     /// What a batch of each size takes, as far as it is known. One that is not may be as good as those
     /// that are allow it, so that it is tried: no faster than a smaller one, nor for each request than a larger.
     pub fn runs(&self, curve: &Curve) -> Vec<f64> {

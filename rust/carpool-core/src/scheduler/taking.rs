@@ -6,13 +6,14 @@ use super::group::Group;
 use super::objective::Aside;
 use super::pending::Queued;
 use super::similar::{Candidate, nearest};
+use super::sizes::Sizes;
 use crate::clock::{NEVER, Nanos};
 use crate::limits::Limits;
 
 /// A batch in the making. What is offered to `claim` and ended meanwhile does not count.
 struct Taking<'a, F> {
     limits: &'a Limits,
-    budget: Budget,
+    budget: Budget<'a>,
     load: Load,
     longest: u64,
     /// Something was left behind for its cost.
@@ -26,6 +27,7 @@ struct Taking<'a, F> {
 pub(super) fn take<H: Queued>(
     group: &mut Group<H>,
     limits: &Limits,
+    sizes: Option<&Sizes>,
     size: usize,
     now: Nanos,
     aside: Option<&mut Aside>,
@@ -39,19 +41,20 @@ pub(super) fn take<H: Queued>(
         return false;
     }
     // One body for every way of claiming: the short loop above is the one that is made for each.
-    choose(group, limits, size, now, &mut claim)
+    choose(group, limits, sizes, size, now, &mut claim)
 }
 
 fn choose<H: Queued>(
     group: &mut Group<H>,
     limits: &Limits,
+    sizes: Option<&Sizes>,
     size: usize,
     now: Nanos,
     claim: &mut dyn FnMut(H) -> bool,
 ) -> bool {
     let mut taking = Taking {
         limits,
-        budget: Budget::of(limits),
+        budget: Budget::of(limits, sizes),
         load: Load::default(),
         longest: 0,
         misfit: false,

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::budget::Budget;
 use super::packs::{MOST, Packing};
 use super::{Outbox, Shared, State};
 use crate::border::{Border, Failure};
@@ -99,7 +100,8 @@ impl<B: Border> State<B> {
         now: Nanos,
     ) -> bool {
         let holds = self.limits.wait > 0 || self.learned.as_ref().is_some_and(|one| one.aims());
-        let packing = Packing::of(&self.limits, holds);
+        let budget = Budget::of(&self.limits, shared.learning.sizes.as_ref());
+        let packing = Packing::of(&self.limits, budget, holds);
         let convoy = &backlog.window.convoy;
         let (mut packs, mut list) = (lock(&convoy.packs), lock(&backlog.list));
         let (mut begun, mut let_in) = (packs.keys().into_iter(), 0);

@@ -57,8 +57,8 @@ MANY = [
     list_of(
         "three-batches-ahead",
         LET_IN,
-        "max_batch_size.saturating_mul(MOST)",
-        "max_batch_size.saturating_mul(3)",
+        "            .saturating_mul(MOST)\n",
+        "            .saturating_mul(3)\n",
     ),
     list_of("windows-fill-the-queue", LET_IN, ".min((max_queue / 2).max(1))", ".min(max_queue)"),
     list_of(
