@@ -339,12 +339,6 @@ impl<B: Border> Batcher<B> {
         self.shared.watch.is_due()
     }
 
-    /// The same, of slow runs and all else.
-    #[inline]
-    pub fn is_slow_due(&self) -> bool {
-        self.is_due()
-    }
-
     /// All figures now.
     pub fn snapshot(&self) -> Snapshot {
         let shared = &self.shared;

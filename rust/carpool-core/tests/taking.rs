@@ -103,7 +103,7 @@ impl Run {
             return 0;
         }
         let before = self.waiting(refuses);
-        let expected = plainly::take(&self.limits, &before, size, self.now);
+        let expected = plainly::take(&self.limits, &[], &before, size, self.now);
         let is_sure = |one: &&Waiting| self.pending.among_first(0, size, |item| item.0.0 == one.id);
         let sure: Vec<_> = before.iter().filter(is_sure).map(|one| one.id).collect();
         let mut taken = Vec::new();
@@ -129,7 +129,7 @@ impl Run {
         let limits = &self.limits;
         let terms = |id: usize| self.all[id].0.1;
         let costs: Vec<_> = taken.iter().map(|&id| terms(id).cost).collect();
-        assert!(taken.len() <= 1 || total(limits, &costs) <= limits.max_batch_cost);
+        assert!(taken.len() <= 1 || total(limits, &[], &costs) <= limits.max_batch_cost);
         let mut order: Vec<_> = before.iter().filter(|one| !one.refuses).collect();
         order.sort_by_key(|one| (one.terms.urgency, one.id));
         // The first of all is always taken: nobody waits for company, and a misfit opens the next batch.

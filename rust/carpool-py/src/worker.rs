@@ -80,7 +80,7 @@ impl Worker {
             (state.seat.take(), std::mem::take(&mut state.told), waits)
         };
         let followed = told.take_followed();
-        if followed.is_some() || self.engine.core.is_slow_due() {
+        if followed.is_some() || self.engine.core.is_due() {
             // The callers first.
             py.detach(|| drop(std::mem::take(&mut told)));
             self.engine.tell_watchers(py, followed);

@@ -219,18 +219,29 @@ impl<F> Taking<'_, F> {
         if run.len() <= size && self.budget.allows(&together) {
             return;
         }
-        let aged = run.iter().take_while(|&&place| {
-            let item = group.at(lane, place);
-            let waited = item.map(|item| now.saturating_sub(item.terms().arrival));
-            waited >= Some(self.limits.length_age)
-        });
-        let first = aged.count().clamp(1, size);
-        self.in_order(group, first);
-        if self.misfit {
-            return;
-        }
-
-        let run = group.run(lane, window - first);
+        let age = self.limits.length_age;
+        let aged = |group: &Group<H>, run: &[usize]| {
+            let waited = |&place: &usize| {
+                let item = group.at(lane, place);
+                item.map(|item| now.saturating_sub(item.terms().arrival))
+            };
+            run.iter()
+                .take_while(|&place| waited(place) >= Some(age))
+                .count()
+        };
+        let mut first = aged(group, &run).max(1);
+        // Again where some ended meanwhile and others took their places: more that are aged may stand first now.
+        let run = loop {
+            self.in_order(group, size.min(self.load.count + first));
+            if self.misfit || self.load.count == size {
+                return;
+            }
+            let run = group.run(lane, window - self.load.count);
+            first = aged(group, &run);
+            if first == 0 {
+                break run;
+            }
+        };
         let all = run.iter().filter_map(|&place| group.at(lane, place));
         let candidates: Vec<_> = all
             .map(|item| Candidate {

@@ -26,15 +26,22 @@ pub struct Taken {
     pub misfit: bool,
 }
 
-pub fn total(limits: &Limits, costs: &[u64]) -> u64 {
+/// The allowed size that so many requests are filled up to.
+pub fn rows(sizes: &[usize], n: usize) -> usize {
+    let enough = sizes.iter().copied().filter(|&size| size >= n);
+    enough.min().unwrap_or(n)
+}
+
+pub fn total(limits: &Limits, sizes: &[usize], costs: &[u64]) -> u64 {
     match limits.padded {
-        true => costs.len() as u64 * costs.iter().max().unwrap_or(&0),
+        true => rows(sizes, costs.len()) as u64 * costs.iter().max().unwrap_or(&0),
         false => costs.iter().sum(),
     }
 }
 
 struct Making<'a> {
     limits: &'a Limits,
+    sizes: &'a [usize],
     /// In their order.
     waiting: Vec<Waiting>,
     taken: Vec<Waiting>,
@@ -45,7 +52,8 @@ impl Making<'_> {
     fn fits(&self, one: &Waiting) -> bool {
         let mut costs: Vec<_> = self.taken.iter().map(|one| one.terms.cost).collect();
         costs.push(one.terms.cost);
-        self.taken.is_empty() || total(self.limits, &costs) <= self.limits.max_batch_cost
+        self.taken.is_empty()
+            || total(self.limits, self.sizes, &costs) <= self.limits.max_batch_cost
     }
 
     fn take(&mut self, at: usize) {
@@ -94,18 +102,24 @@ impl Making<'_> {
             .iter()
             .map(|one| one.terms.cost)
             .collect();
-        if run <= size && total(self.limits, &costs) <= self.limits.max_batch_cost {
+        if run <= size && total(self.limits, self.sizes, &costs) <= self.limits.max_batch_cost {
             return;
         }
-        let aged = |one: &&Waiting| now - one.terms.arrival >= self.limits.length_age;
-        let first = self.waiting[..run].iter().take_while(aged).count();
-        let first = first.clamp(1, size);
-        self.in_order(first);
-        if self.misfit {
+        let age = self.limits.length_age;
+        let aged = |waiting: &[Waiting]| {
+            let aged = |one: &&Waiting| now - one.terms.arrival >= age;
+            waiting.iter().take_while(aged).count()
+        };
+        let mut first = aged(&self.waiting[..run]).max(1);
+        while first > 0 && !self.misfit && self.taken.len() < size {
+            self.in_order(size.min(self.taken.len() + first));
+            first = aged(&self.waiting[..self.run(level, window - self.taken.len())]);
+        }
+        if self.misfit || self.taken.len() == size {
             return;
         }
         let mut chosen: Vec<Waiting> = Vec::new();
-        let run = self.run(level, window - first);
+        let run = self.run(level, window - self.taken.len());
         let mut left = self.waiting[..run].to_vec();
         let room = size - self.taken.len();
         while chosen.len() < room && !left.is_empty() {
@@ -125,7 +139,9 @@ impl Making<'_> {
                 .chain([&one])
                 .map(|one| one.terms.cost)
                 .collect();
-            if costs.len() > 1 && total(self.limits, &costs) > self.limits.max_batch_cost {
+            if costs.len() > 1
+                && total(self.limits, self.sizes, &costs) > self.limits.max_batch_cost
+            {
                 self.misfit = true;
             } else {
                 chosen.push(one);
@@ -140,11 +156,12 @@ impl Making<'_> {
 }
 
 /// Of `waiting`, in any order, what leaves now.
-pub fn take(limits: &Limits, waiting: &[Waiting], size: usize, now: u64) -> Taken {
+pub fn take(limits: &Limits, sizes: &[usize], waiting: &[Waiting], size: usize, now: u64) -> Taken {
     let mut waiting = waiting.to_vec();
     waiting.sort_by_key(|one| (one.terms.urgency, one.id));
     let mut making = Making {
         limits,
+        sizes,
         waiting,
         taken: Vec::new(),
         misfit: false,

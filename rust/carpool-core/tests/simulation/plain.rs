@@ -5,7 +5,7 @@ use carpool_core::request::Terms;
 use carpool_core::{Learning, Limits, Overflow, Reason, Refusal, Snapshot, Ticket};
 
 use super::border::Sim;
-use super::plainly::{self, Waiting, total};
+use super::plainly::{self, Waiting, rows, total};
 use super::setting::chooses;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Plain {
         if !full || self.limits.overflow != Overflow::Shed {
             return (self.admits_without_shedding(terms.cost), None);
         }
-        if terms.cost > self.limits.max_batch_cost || self.phase != Phase::Open {
+        if self.is_too_large(terms.cost) || self.phase != Phase::Open {
             return (self.admits_without_shedding(terms.cost), None);
         }
         // The least urgent level, of that the latest deadline, of those the newest.
@@ -132,7 +132,7 @@ impl Plain {
 
     fn admits_without_shedding(&self, cost: u64) -> Result<State, Refusal> {
         let full = self.pending() >= self.limits.max_queue;
-        if cost > self.limits.max_batch_cost {
+        if self.is_too_large(cost) {
             Err(Refusal::TooLarge)
         } else if self.phase != Phase::Open {
             Err(Refusal::Closed)
@@ -187,15 +187,24 @@ impl Plain {
 
     /// How many rows the handler is to see of so many requests.
     pub fn padded(&self, n: usize) -> usize {
-        let sizes = self.sizes().iter().copied();
-        sizes.filter(|&size| size >= n).min().unwrap_or(n)
+        rows(self.sizes(), n)
+    }
+
+    /// What they come to together.
+    fn total(&self, costs: &[u64]) -> u64 {
+        total(&self.limits, self.sizes(), costs)
+    }
+
+    /// Whether it does not fit a batch of its own.
+    fn is_too_large(&self, cost: u64) -> bool {
+        self.total(&[cost]) > self.limits.max_batch_cost
     }
 
     /// Why a batch of `key` is due, the first reason that holds; the free slot is another matter.
     pub fn due(&self, key: u64, size: usize, now: u64) -> Option<Reason> {
         let oldest = self.group(key).map(|terms| terms.arrival).min()?;
         let costs: Vec<_> = self.group(key).map(|terms| terms.cost).collect();
-        let cost = total(&self.limits, &costs);
+        let cost = self.total(&costs);
         // What is held for a target may leave any moment, and leaves when that is over.
         let wait = self.longest_wait();
         let rules = [
@@ -248,7 +257,7 @@ impl Plain {
         }
         assert!(ids.len() <= self.room(size), "{} of {size}", ids.len());
         let costs: Vec<_> = ids.iter().map(|&id| terms(id).cost).collect();
-        let cost = total(&self.limits, &costs);
+        let cost = self.total(&costs);
         let budget = self.limits.max_batch_cost;
         // What was let in under a larger budget leaves alone.
         assert!(
@@ -342,7 +351,7 @@ impl Plain {
         let expected = [room]
             .into_iter()
             .chain(allowed)
-            .map(|size| plainly::take(&self.limits, &waiting, size, now))
+            .map(|size| plainly::take(&self.limits, self.sizes(), &waiting, size, now))
             .any(|one| ids == one.ids && (aims || Some(reason) == why(one.misfit)));
         assert!(expected, "{ids:?} of {waiting:?}, {reason:?}");
     }
@@ -366,7 +375,7 @@ impl Plain {
         let (key, budget) = (terms(ids[0]).key, self.limits.max_batch_cost);
         let due = self.check_due(key, size, now);
         let costs: Vec<_> = ids.iter().map(|&id| terms(id).cost).collect();
-        let with = |id: usize| total(&self.limits, &[&costs[..], &[terms(id).cost]].concat());
+        let with = |id: usize| self.total(&[&costs[..], &[terms(id).cost]].concat());
         let first = self.left(key, ids).map(|id| terms(id).urgency).min();
         let misfit = self
             .left(key, ids)
