@@ -1,6 +1,6 @@
 """W3: latency under open load. Poisson arrivals at 30, 60 and 90 % of capacity, beside the ideal batcher.
 
-The handler stands for a device: 2 ms and 20 µs per item, without the GIL, to some microseconds (`device.py`). A
+The handler stands for a device: 2 ms and 20 µs per item, without the GIL, to a few microseconds (`device.py`). A
 timerfd on the loop starts each caller at its drawn time whether or not earlier ones were answered (open
 loop); each caller notes the clock as it submits and as it wakes with its answer. The submit times so noted,
 not the drawn ones, are the arrivals given to the simulation of the ideal batcher (`ideal.py`), twice:

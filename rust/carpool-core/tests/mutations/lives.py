@@ -185,13 +185,13 @@ LIVES = [
     life(
         "passed-over-for-ever",
         TAKING,
-        "aged.count().clamp(1, size)",
-        "aged.count().min(1).max(1)",
+        "waited(place) >= Some(age)",
+        "waited(place) >= Some(Nanos::MAX)",
     ),
     life(
         "sorts-beyond-the-window",
         TAKING,
-        "group.run(lane, window - first)",
+        "group.run(lane, window - self.load.count)",
         "group.run(lane, usize::MAX)",
     ),
     life(
