@@ -46,7 +46,7 @@ def spinner() -> Callable[[int], None]:
         made.replace(library)
     spin = ctypes.CDLL(str(library)).spin
     spin.argtypes, spin.restype = (ctypes.c_uint64,), None
-    return spin  # type: ignore[no-any-return]
+    return spin
 
 
 class Device:
