@@ -257,7 +257,8 @@ def test_strategies(run: Callable[..., Any], gate: Gate, strategy: PriorityStrat
     async def main() -> None:
         calls: list[Any] = [asyncio.create_task(held("first"))]
         await gate.aentered()
-        for waiting, call in ((4, large), (6, ["x", "y"])):
+        # Of each list two batches stand in the queue, one item each here.
+        for waiting, call in ((2, large), (4, ["x", "y"])):
             calls.append(asyncio.create_task(held(call)))
             await auntil(lambda waiting=waiting: held.stats.queue_size == waiting)
         gate.open()
@@ -267,7 +268,7 @@ def test_strategies(run: Callable[..., Any], gate: Gate, strategy: PriorityStrat
 
     run(main())
     by_strategy = {
-        PriorityStrategy.NONE: [*large, "x", "y"],
+        PriorityStrategy.NONE: ["bb", "dddd", "x", "y", "a", "ccc"],
         PriorityStrategy.PRIORITY: ["x", "y", *large],
         PriorityStrategy.LENGTH: ["x", "y", "dddd", "ccc", "bb", "a"],
     }

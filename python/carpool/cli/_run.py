@@ -12,10 +12,11 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -326,13 +327,40 @@ def _go(
     read = sink.noted(entries)
     try:
         if function._plan.executor == "loop":
-            asyncio.run(_consume(sink, lot, read, how, length))
+            asyncio.run(_stoppable(_consume(sink, lot, read, how, length)))
         else:
             for outcome in over(lot, iter(read), how, length):
                 sink.take(outcome)
     finally:
         # Also what came before an interrupt, or before the input could not be read any further.
         sink.flush()
+
+
+async def _stoppable(run: Coroutine[Any, Any, None]) -> None:
+    """An interrupt ends the run, wherever it strikes.
+
+    From CPython 3.11 on `asyncio.run` sees to that. Before, it is raised in whatever the loop runs at that moment: in
+    the handler it would be an error of that batch.
+    """
+    if sys.version_info < (3, 11) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        task, interrupts = asyncio.current_task(), []
+
+        def stop() -> None:
+            interrupts.append(signal.SIGINT)
+            assert task is not None
+            task.cancel()
+
+        # Not in another thread, and not on every system.
+        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop)
+        try:
+            await run
+        except asyncio.CancelledError:
+            if interrupts:
+                raise KeyboardInterrupt from None
+            raise
+    else:
+        await run
 
 
 async def _consume(sink: Sink, lot: Any, read: Iterator[Entry], how: How, length: Any) -> None:
